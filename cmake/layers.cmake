@@ -1,0 +1,33 @@
+# carat_layer(NAME LINK ...): the static library carat_NAME from src/NAME/**.cc, and the test
+# program NAME_test from src/NAME/**_test.cc.
+#
+# Files under an ISA folder (src/kernels/cpu/avx2) are compiled with that ISA's flags.
+function(carat_layer name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${name}/*.cc)
+  set(tests ${sources})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+
+  if(sources)
+    add_library(carat_${name} STATIC ${sources})
+    target_include_directories(carat_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(carat_${name} PUBLIC ${ARG_LINK})
+    set(avx2 ${sources})
+    list(FILTER avx2 INCLUDE REGEX "/avx2/")
+    if(avx2 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      set_source_files_properties(${avx2} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mbmi2;-O3")
+    endif()
+  else()
+    add_library(carat_${name} INTERFACE)
+    target_include_directories(carat_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)
+    target_link_libraries(carat_${name} INTERFACE ${ARG_LINK})
+  endif()
+
+  if(CARAT_TESTS AND tests)
+    add_executable(${name}_test ${tests})
+    target_link_libraries(${name}_test PRIVATE carat_${name} GTest::gtest_main)
+    target_compile_definitions(${name}_test PRIVATE CARAT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    add_test(NAME ${name} COMMAND ${name}_test)
+  endif()
+endfunction()
