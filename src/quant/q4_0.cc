@@ -1,0 +1,51 @@
+#include "quant/q4_0.h"
+
+#include <cstring>
+
+#include "quant/codes.h"
+
+namespace carat::quant {
+
+BlockQ4_0 pack_block_q4_0(F16 d, const uint8_t* codes) noexcept {
+  BlockQ4_0 block;
+  block.d = d;
+  for (int j = 0; j < 16; ++j) {
+    block.qs[j] = static_cast<uint8_t>(codes[j] | (codes[j + 16] << 4));
+  }
+  return block;
+}
+
+BlockQ4_0 encode_block_q4_0(const float* x) noexcept {
+  const float d = signed_extremum(x, kBlock) / -8.0f;
+  const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+  uint8_t codes[kBlock];
+  for (int j = 0; j < kBlock; ++j) {
+    codes[j] = static_cast<uint8_t>(truncate_clamped(x[j] * inverse + 8.5f, 0, 15));
+  }
+  return pack_block_q4_0(to_f16(d), codes);
+}
+
+void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept {
+  const float d = to_float(block.d);
+  for (int j = 0; j < 16; ++j) {
+    out[j] = d * static_cast<float>((block.qs[j] & 15) - 8);
+    out[j + 16] = d * static_cast<float>((block.qs[j] >> 4) - 8);
+  }
+}
+
+void encode_q4_0(const float* x, std::byte* row, int64_t n) noexcept {
+  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ4_0)) {
+    const BlockQ4_0 block = encode_block_q4_0(x + i);
+    std::memcpy(row, &block, sizeof(block));
+  }
+}
+
+void decode_q4_0(const std::byte* row, float* out, int64_t n) noexcept {
+  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ4_0)) {
+    BlockQ4_0 block;
+    std::memcpy(&block, row, sizeof(block));
+    decode_block_q4_0(block, out + i);
+  }
+}
+
+}  // namespace carat::quant

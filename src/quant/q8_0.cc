@@ -1,0 +1,41 @@
+#include "quant/q8_0.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "quant/codes.h"
+
+namespace carat::quant {
+
+BlockQ8_0 encode_block_q8_0(const float* x) noexcept {
+  const float d = std::fabs(signed_extremum(x, kBlock)) / 127.0f;
+  const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
+  BlockQ8_0 block;
+  block.d = to_f16(d);
+  for (int j = 0; j < kBlock; ++j) {
+    block.qs[j] = static_cast<int8_t>(round_clamped(x[j] * inverse, -127, 127));
+  }
+  return block;
+}
+
+void decode_block_q8_0(const BlockQ8_0& block, float* out) noexcept {
+  const float d = to_float(block.d);
+  for (int j = 0; j < kBlock; ++j) out[j] = d * static_cast<float>(block.qs[j]);
+}
+
+void encode_q8_0(const float* x, std::byte* row, int64_t n) noexcept {
+  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ8_0)) {
+    const BlockQ8_0 block = encode_block_q8_0(x + i);
+    std::memcpy(row, &block, sizeof(block));
+  }
+}
+
+void decode_q8_0(const std::byte* row, float* out, int64_t n) noexcept {
+  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ8_0)) {
+    BlockQ8_0 block;
+    std::memcpy(&block, row, sizeof(block));
+    decode_block_q8_0(block, out + i);
+  }
+}
+
+}  // namespace carat::quant
