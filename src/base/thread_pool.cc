@@ -14,16 +14,12 @@
 
 #include "base/error.h"
 
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
-
 namespace carat {
 namespace {
 
 void cpu_relax() {
 #if defined(__x86_64__)
-  _mm_pause();
+  __builtin_ia32_pause();
 #endif
 }
 

@@ -1,0 +1,18 @@
+# One fuzz target per reader: fuzz/NAME_fuzz.cc, its corpus in fuzz/corpus/NAME.
+#
+# With CARAT_FUZZ (the fuzz preset) NAME_fuzz is a libFuzzer program; otherwise it is a test that
+# replays the corpus.
+file(GLOB fuzz_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/fuzz/*_fuzz.cc)
+foreach(source ${fuzz_sources})
+  get_filename_component(target ${source} NAME_WE)
+  string(REGEX REPLACE "_fuzz$" "" name ${target})
+  if(CARAT_FUZZ)
+    add_executable(${target} ${source})
+    target_link_libraries(${target} PRIVATE carat_engine carat_convert)
+    target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  elseif(CARAT_TESTS)
+    add_executable(${target} ${source} ${PROJECT_SOURCE_DIR}/fuzz/replay.cc)
+    target_link_libraries(${target} PRIVATE carat_engine carat_convert)
+    add_test(NAME fuzz_${name} COMMAND ${target} ${PROJECT_SOURCE_DIR}/fuzz/corpus/${name})
+  endif()
+endforeach()

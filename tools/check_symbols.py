@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Checks that object files compiled for one instruction set define no weak or unique symbol.
+
+usage: check_symbols.py OBJECT...
+
+Of an inline function that several objects define, the linker keeps one copy. If it keeps the one
+compiled with AVX2, portable code calls it and the program dies on a machine without AVX2. So code
+below src/kernels/cpu/<isa> keeps its helpers in anonymous namespaces. Objects of other folders
+are ignored; exits 1 and names the symbols if a rule is broken.
+"""
+
+import re
+import subprocess
+import sys
+
+ISA_OBJECT = re.compile(r"/kernels/cpu/(?!generic/)[^/]+/[^/]+\.o(bj)?$")
+# A pointer to the exception handler that any object may define: data, without instructions.
+HARMLESS = re.compile(r"DW\.ref\.")
+
+
+def weak_symbols(path):
+    out = subprocess.run(["nm", "--defined-only", "--demangle", path], check=True, text=True,
+                         stdout=subprocess.PIPE).stdout
+    for line in out.splitlines():
+        _, kind, name = line.split(" ", 2)
+        if kind in "WVu" and not HARMLESS.match(name):
+            yield kind, name
+
+
+def main():
+    objects = [path for path in sys.argv[1:] if ISA_OBJECT.search(path)]
+    n_problems = 0
+    for path in objects:
+        for kind, name in weak_symbols(path):
+            n_problems += 1
+            print(f"{path}: {kind} {name}")
+    print(f"check_symbols: {len(objects)} objects, {n_problems} weak or unique symbols")
+    return 1 if n_problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
