@@ -50,12 +50,12 @@ struct SpecialIds {
   bool has_turns() const { return bos >= 0 && turn_begin >= 0 && turn_end >= 0; }
 };
 
-// A row of the table of markers: its text and its place in SpecialIds. The order is that of the
-// ids in the published vocabulary.
+// A row of the table of markers. The order is that of the ids in the published vocabulary.
 struct SpecialToken {
   const char* text;
   int32_t SpecialIds::*id;
-  TokenType gguf_type;  // kUserDefined for those that other programs print
+  const char* config_key;  // its name in tokenizer_config.json
+  TokenType gguf_type;     // kUserDefined for those that other programs print
 };
 std::span<const SpecialToken> special_tokens();
 
@@ -144,5 +144,10 @@ class VocabBuilder {
 
 // As above from a file; errors carry its path.
 [[nodiscard]] Vocab read_tokenizer_json(const std::string& path);
+
+// The text of a tokenizer.json with the structure of Gemma 4's, and of the tokenizer_config.json
+// beside it. REQUIRES: pieces are valid UTF-8.
+[[nodiscard]] std::string to_tokenizer_json(const Vocab& vocab);
+[[nodiscard]] std::string to_tokenizer_config_json(const Vocab& vocab);
 
 }  // namespace carat::text
