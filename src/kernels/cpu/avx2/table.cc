@@ -1,0 +1,3 @@
+#include "kernels/cpu/avx2/table.h"
+namespace carat::kernels::avx2 {
+}

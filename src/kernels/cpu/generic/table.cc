@@ -1,0 +1,134 @@
+#include "kernels/cpu/generic/table.h"
+
+#include <cmath>
+
+#include "base/half.h"
+#include "kernels/scalar/activation.h"
+#include "kernels/scalar/attention.h"
+#include "kernels/scalar/rms_norm.h"
+#include "kernels/scalar/rope.h"
+
+namespace carat::kernels::generic {
+namespace {
+
+void rms_norm(const float* x, const float* w, int64_t n_groups, int64_t group, float eps,
+              float* y) noexcept {
+  for (int64_t g = 0; g < n_groups; ++g) {
+    scalar::rms_norm(x + g * group, w, group, eps, y + g * group);
+  }
+}
+
+void add_rms_norm(const float* x, const float* y, const float* w, int64_t n, int64_t cols,
+                  float eps, float* out) noexcept {
+  for (int64_t t = 0; t < n; ++t) {
+    const float r = scalar::rms_factor(y + t * cols, cols, eps);
+    for (int64_t i = t * cols; i < (t + 1) * cols; ++i)
+      out[i] = x[i] + (y[i] * r) * w[i - t * cols];
+  }
+}
+
+void rope(const float* x, const float* cos, const float* sin, int64_t n_pairs, int64_t n_heads,
+          int64_t head_dim, float* y) noexcept {
+  for (int64_t h = 0; h < n_heads; ++h) {
+    scalar::rope_head(x + h * head_dim, cos, sin, n_pairs, head_dim, y + h * head_dim);
+  }
+}
+
+void add(const float* a, const float* b, int64_t n, float* y) noexcept {
+  for (int64_t i = 0; i < n; ++i) y[i] = a[i] + b[i];
+}
+
+void scale(const float* x, int64_t n, float factor, float* y) noexcept {
+  scalar::scale(x, n, factor, y);
+}
+
+void multiply_add(const float* x, int64_t n, float factor, float* y) noexcept {
+  for (int64_t i = 0; i < n; ++i) y[i] = std::fma(factor, x[i], y[i]);
+}
+
+void geglu(const float* gate, const float* up, int64_t n, float* y) noexcept {
+  scalar::geglu(gate, up, n, y);
+}
+
+void softcap(const float* x, int64_t n, float cap, float* y) noexcept {
+  scalar::softcap(x, n, cap, y);
+}
+
+void attend(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_dim, float* weights,
+            float* max, float* sum, float* vectors) noexcept {
+  const scalar::Segment<float> segment{.k = keys.k,
+                                       .v = keys.v,
+                                       .k_scale = keys.k_scale,
+                                       .v_scale = keys.v_scale,
+                                       .stride = head_dim,
+                                       .first = keys.first,
+                                       .n = keys.n};
+  for (int64_t i = 0; i < n_q; ++i) {
+    const scalar::Partial<float> p = scalar::attend_segment(q + i * head_dim, segment, head_dim,
+                                                            weights, vectors + i * head_dim);
+    max[i] = p.max;
+    sum[i] = p.sum;
+  }
+}
+
+void join(float* total_max, float* total_sum, float* total_vectors, const float* max,
+          const float* sum, const float* vectors, int64_t n_q, int64_t head_dim) noexcept {
+  for (int64_t i = 0; i < n_q; ++i) {
+    scalar::Partial<float> total{total_max[i], total_sum[i]};
+    const scalar::Partial<float> next{max[i], sum[i]};
+    scalar::join_partial(total, total_vectors + i * head_dim, next, vectors + i * head_dim,
+                         head_dim);
+    total_max[i] = total.max;
+    total_sum[i] = total.sum;
+  }
+}
+
+void finish(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noexcept {
+  for (int64_t i = 0; i < n_q * head_dim; ++i) vectors[i] = vectors[i] / sum[i / head_dim];
+}
+
+void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
+  for (int64_t i = 0; i < n; ++i) y[i] = carat::to_f16(x[i]).bits;
+}
+
+void from_f16(const uint16_t* x, int64_t n, float* y) noexcept {
+  for (int64_t i = 0; i < n; ++i) y[i] = to_float(F16{x[i]});
+}
+
+void to_i8(const float* x, int64_t n, int8_t* codes, float* scale_out) noexcept {
+  *scale_out = quantize(x, n, codes);
+}
+
+void from_i8(const int8_t* codes, int64_t n, float* y) noexcept {
+  for (int64_t i = 0; i < n; ++i) y[i] = codes[i];
+}
+
+}  // namespace
+
+const KernelTable kTable = {
+    .isa = "generic",
+    .quantize_rows = quantize_rows,
+    .linear_q4_0 = linear_q4_0,
+    .linear_q8_0 = linear_q8_0,
+    .linear_q6_k = linear_q6_k,
+    .linear_f32 = linear_f32,
+    .linear_f16 = linear_f16,
+    .linear_bf16 = linear_bf16,
+    .rms_norm = rms_norm,
+    .add_rms_norm = add_rms_norm,
+    .rope = rope,
+    .add = add,
+    .scale = scale,
+    .multiply_add = multiply_add,
+    .geglu = geglu,
+    .softcap = softcap,
+    .attend = attend,
+    .join = join,
+    .finish = finish,
+    .to_f16 = to_f16,
+    .from_f16 = from_f16,
+    .to_i8 = to_i8,
+    .from_i8 = from_i8,
+};
+
+}  // namespace carat::kernels::generic

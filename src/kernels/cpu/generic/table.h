@@ -1,0 +1,24 @@
+// The scalar kernels as a table: kernels/scalar made to fit, in readable loops.
+#pragma once
+
+#include "kernels/cpu/table.h"
+
+namespace carat::kernels::generic {
+
+extern const KernelTable kTable;
+
+void quantize_rows(const float* rows, const QuantizedRows& x) noexcept;
+void linear_q4_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
+void linear_q8_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
+void linear_q6_k(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
+void linear_f32(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                float* scratch) noexcept;
+void linear_f16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                float* scratch) noexcept;
+void linear_bf16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                 float* scratch) noexcept;
+
+// Rounds n values that share one scale; returns the scale.
+float quantize(const float* x, int64_t n, int8_t* codes) noexcept;
+
+}  // namespace carat::kernels::generic

@@ -1,0 +1,116 @@
+// The leaf kernels of one instruction set. They know pointers and sizes, start no threads, allocate
+// nothing, and every table gives the same bits: the order of every float operation is the one of
+// ops.h and of kernels/scalar. Pointers need no alignment beyond their element type; weights
+// (std::byte) need none. Except where said, outputs may not overlap inputs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace carat::kernels {
+
+// Elements that share one scale in quantized activations.
+inline constexpr int64_t kActivationBlock = 32;
+
+// n rows of activations rounded to int8: x = code * scale per 32 elements of a row.
+struct QuantizedRows {
+  int64_t n = 0;
+  int64_t cols = 0;              // a multiple of 32
+  int8_t* codes = nullptr;       // [n, cols], -127..127
+  float* scales = nullptr;       // [n, cols / 32]
+  int32_t* sums = nullptr;       // [n, cols / 32]: 8 * sum of the block's codes
+  int16_t* half_sums = nullptr;  // [n, cols / 16]: sum of 16 codes
+};
+
+// Consecutive rows of a weight matrix.
+struct WeightRows {
+  const std::byte* data = nullptr;
+  int64_t row_bytes = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// n rows of floats, row t at data + t * stride.
+struct FloatRows {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  int64_t n = 0;
+};
+
+// y[t * stride + o] for token t and weight row o.
+struct LinearOutput {
+  float* data = nullptr;
+  int64_t stride = 0;
+};
+
+// Consecutive keys of one head inside one attention segment, as floats.
+struct KeySegment {
+  const float* k = nullptr;        // [n, head_dim]
+  const float* v = nullptr;        // [n, head_dim]
+  const float* k_scale = nullptr;  // [n] or null: key i is k_scale[i] times what k says
+  const float* v_scale = nullptr;
+  int64_t first = 0;  // place of key 0 in its segment
+  int64_t n = 0;      // >= 1
+};
+
+using QuantizedLinear = void (*)(const WeightRows& w, const QuantizedRows& x,
+                                 const LinearOutput& y) noexcept;
+// scratch: kFloatPanelRows * cols floats.
+using FloatLinear = void (*)(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                             float* scratch) noexcept;
+
+inline constexpr int64_t kFloatPanelRows = 4;
+
+struct KernelTable {
+  const char* isa;
+
+  // -- matrices: y[t, o] = sum_i x[t, i] * w[o, i] --------------------------------------------
+  // Rounds n rows of x.cols floats (contiguous) into x. Per 32 elements: scale = max|x| / 127, code
+  // = round half to even of x * (1 / scale). A block below 2^-100 counts as zero; a block with an
+  // infinity or NaN gets scale NaN and codes 0.
+  void (*quantize_rows)(const float* rows, const QuantizedRows& x) noexcept;
+  QuantizedLinear linear_q4_0;
+  QuantizedLinear linear_q8_0;
+  QuantizedLinear linear_q6_k;
+  FloatLinear linear_f32;
+  FloatLinear linear_f16;
+  FloatLinear linear_bf16;
+
+  // -- rows -------------------------------------------------------------------------------------
+  // n_groups groups of `group` elements; w [group] or null. y may be x.
+  void (*rms_norm)(const float* x, const float* w, int64_t n_groups, int64_t group, float eps,
+                   float* y) noexcept;
+  // out = x + rms_norm(y; w), n rows of `cols`.
+  void (*add_rms_norm)(const float* x, const float* y, const float* w, int64_t n, int64_t cols,
+                       float eps, float* out) noexcept;
+  // Turns n_heads heads of one row by cos, sin [n_pairs]; pairs from n_pairs on are copied.
+  void (*rope)(const float* x, const float* cos, const float* sin, int64_t n_pairs, int64_t n_heads,
+               int64_t head_dim, float* y) noexcept;
+
+  // -- elements (outputs may be inputs) -----------------------------------------------------------
+  void (*add)(const float* a, const float* b, int64_t n, float* y) noexcept;
+  void (*scale)(const float* x, int64_t n, float factor, float* y) noexcept;
+  void (*multiply_add)(const float* x, int64_t n, float factor, float* y) noexcept;  // y += f * x
+  void (*geglu)(const float* gate, const float* up, int64_t n, float* y) noexcept;
+  void (*softcap)(const float* x, int64_t n, float cap, float* y) noexcept;
+
+  // -- attention ----------------------------------------------------------------------------------
+  // n_q queries [n_q, head_dim] over the keys of one segment: maximum score and sum of weights
+  // [n_q], weighted sums of values [n_q, head_dim]. weights: scratch of n_q * kKvPageTokens floats.
+  void (*attend)(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_dim,
+                 float* weights, float* max, float* sum, float* vectors) noexcept;
+  // Joins the partial of the next segment into a total, for n_q queries.
+  void (*join)(float* total_max, float* total_sum, float* total_vectors, const float* max,
+               const float* sum, const float* vectors, int64_t n_q, int64_t head_dim) noexcept;
+  // vectors[i] /= sum[i]
+  void (*finish)(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noexcept;
+
+  // -- K/V elements (kv_pages.h)
+  // --------------------------------------------------------------------
+  void (*to_f16)(const float* x, int64_t n, uint16_t* y) noexcept;
+  void (*from_f16)(const uint16_t* x, int64_t n, float* y) noexcept;
+  void (*to_i8)(const float* x, int64_t n, int8_t* codes, float* scale) noexcept;
+  void (*from_i8)(const int8_t* codes, int64_t n, float* y) noexcept;  // without the scale
+};
+
+}  // namespace carat::kernels
