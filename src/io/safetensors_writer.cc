@@ -1,0 +1,218 @@
+#include "io/safetensors_writer.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "io/names.h"
+#include "io/safetensors_parse.h"
+
+namespace carat::io {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Placement {
+  int file = 0;
+  int64_t begin = 0;  // within the data section of its file
+};
+
+class SafetensorsWriter final : public TensorWriter {
+ public:
+  explicit SafetensorsWriter(std::vector<TensorSpec> specs)
+      : TensorWriter(std::move(specs), kSafetensorsMaxName) {}
+
+  // Fills files one after another up to `max_bytes` each.
+  std::vector<Placement> place(int64_t max_bytes) const {
+    std::vector<Placement> out;
+    Placement next;
+    for (size_t i = 0; i < specs().size(); ++i) {
+      const int64_t bytes = spec_bytes(i);
+      if (next.begin > 0 && bytes > max_bytes - next.begin) next = {next.file + 1, 0};
+      check_alignment(specs()[i], next.begin);
+      out.push_back(next);
+      next.begin = add_or_throw(next.begin, bytes, "the size of the file");
+    }
+    return out;
+  }
+
+  // Writes the headers.
+  void start(const std::vector<std::string>& paths, const std::vector<Placement>& places,
+             const SafetensorsMetadata& metadata) {
+    std::vector<int64_t> data_begin;
+    for (size_t f = 0; f < paths.size(); ++f) {
+      AtomicFile& file = add_file(paths[f]);
+      const std::string header = header_of(static_cast<int>(f), places, metadata);
+      const uint64_t n = header.size();
+      if (n > static_cast<uint64_t>(kSafetensorsMaxHeader)) {
+        throw Error({"the header would be too large for the format", paths[f], {}, {}, {}, {}});
+      }
+      file.write(std::as_bytes(std::span(&n, 1)));
+      file.write(header);
+      data_begin.push_back(file.position());
+    }
+    std::vector<Slot> slots;
+    for (size_t i = 0; i < places.size(); ++i) {
+      const int f = places[i].file;
+      slots.push_back({f, data_begin[static_cast<size_t>(f)] + places[i].begin, spec_bytes(i)});
+    }
+    set_slots(std::move(slots));
+  }
+
+  void set_index(std::string path, std::string text) {
+    index_path_ = std::move(path);
+    index_text_ = std::move(text);
+  }
+
+ private:
+  static void check_alignment(const TensorSpec& spec, int64_t begin) {
+    const DTypeInfo& i = info(spec.dtype);
+    if (!i.safetensors) {
+      throw Error({std::string("safetensors has no type ") + i.name,
+                   {},
+                   "tensor " + in_quotes(spec.name),
+                   {},
+                   {},
+                   {}});
+    }
+    if (begin % i.block_bytes != 0) {
+      throw Error({"the tensor's data would not be aligned",
+                   {},
+                   "tensor " + in_quotes(spec.name),
+                   "tensors of larger elements first",
+                   {},
+                   {}});
+    }
+  }
+
+  // Padded with spaces so that the data begin at a multiple of 8.
+  std::string header_of(int file, const std::vector<Placement>& places,
+                        const SafetensorsMetadata& metadata) const {
+    Json header = Json::object();
+    for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
+    std::string text = to_json_text(header);
+    // ordered_json finds a key by walking, which is slow for thousands: the rest is put together
+    // as text.
+    text.pop_back();
+    bool first = metadata.empty();
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (places[i].file != file) continue;
+      const TensorSpec& spec = specs()[i];
+      Json tensor;
+      tensor["dtype"] = info(spec.dtype).safetensors;
+      tensor["shape"] = Json::array();
+      for (const int64_t d : spec.shape) tensor["shape"].push_back(d);
+      tensor["data_offsets"] = {places[i].begin, places[i].begin + spec_bytes(i)};
+      if (!first) text += ',';
+      first = false;
+      text += to_json_text(Json(spec.name)) + ":" + to_json_text(tensor);
+    }
+    text += '}';
+    text.append(static_cast<size_t>(round_up(static_cast<int64_t>(text.size()), 8)) - text.size(),
+                ' ');
+    return text;
+  }
+
+  void committed() override {
+    if (index_path_.empty()) return;
+    AtomicFile index(index_path_);
+    index.write(index_text_);
+    index.commit();
+  }
+
+  std::string index_path_, index_text_;
+};
+
+std::string shard_name(size_t i, size_t n) {
+  std::array<char, 64> buffer;
+  std::snprintf(buffer.data(), buffer.size(), "model-%05zu-of-%05zu.safetensors", i + 1, n);
+  return buffer.data();
+}
+
+// The new files' names; throws if the folder has other ones.
+void check_folder(const std::string& folder, const std::vector<std::string>& names) {
+  std::error_code ec;
+  if (!fs::is_directory(folder, ec)) throw Error({"not a directory", folder, {}, {}, {}, {}});
+  for (const auto& entry : fs::directory_iterator(folder, ec)) {
+    const std::string name = entry.path().filename().string();
+    const bool weights = name.starts_with("model") && name.ends_with(".safetensors");
+    const bool index = name == "model.safetensors.index.json" && names.size() == 1;
+    if (index || (weights && std::find(names.begin(), names.end(), name) == names.end())) {
+      throw Error({"the directory already holds weights under other names",
+                   folder,
+                   {},
+                   {},
+                   in_quotes(name),
+                   "choose an empty directory"});
+    }
+  }
+}
+
+std::string index_text(const std::vector<TensorSpec>& specs, const std::vector<Placement>& places,
+                       const std::vector<std::string>& names, int64_t total) {
+  std::map<std::string, std::string> sorted;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    sorted[specs[i].name] = names[static_cast<size_t>(places[i].file)];
+  }
+  std::string text = "{\n  \"metadata\": {\n    \"total_size\": " + std::to_string(total) +
+                     "\n  },\n  \"weight_map\": {";
+  const char* comma = "\n";
+  for (const auto& [name, file] : sorted) {
+    text += comma;
+    text += "    " + to_json_text(Json(name)) + ": " + to_json_text(Json(file));
+    comma = ",\n";
+  }
+  return text + "\n  }\n}\n";
+}
+
+}  // namespace
+
+void order_for_safetensors(std::vector<TensorSpec>& specs) {
+  std::stable_sort(specs.begin(), specs.end(), [](const TensorSpec& a, const TensorSpec& b) {
+    return info(a.dtype).block_bytes > info(b.dtype).block_bytes;
+  });
+}
+
+std::unique_ptr<TensorWriter> write_safetensors(const std::string& path,
+                                                std::vector<TensorSpec> specs,
+                                                const SafetensorsMetadata& metadata) {
+  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs));
+  writer->start({path}, writer->place(INT64_MAX), metadata);
+  return writer;
+}
+
+std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& folder,
+                                                          std::vector<TensorSpec> specs,
+                                                          int64_t max_shard_bytes,
+                                                          const SafetensorsMetadata& metadata) {
+  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs));
+  const std::vector<Placement> places = writer->place(max_shard_bytes);
+  const size_t n = places.empty() ? 1 : static_cast<size_t>(places.back().file) + 1;
+  if (n > static_cast<size_t>(kMaxShards)) {
+    throw Error({"the checkpoint would have too many files",
+                 folder,
+                 {},
+                 "at most " + std::to_string(kMaxShards),
+                 std::to_string(n),
+                 "allow larger files"});
+  }
+  std::vector<std::string> names, paths;
+  for (size_t i = 0; i < n; ++i) {
+    names.push_back(n == 1 ? "model.safetensors" : shard_name(i, n));
+    paths.push_back((fs::path(folder) / names.back()).string());
+  }
+  check_folder(folder, names);
+  writer->start(paths, places, metadata);
+  if (n > 1) {
+    writer->set_index((fs::path(folder) / "model.safetensors.index.json").string(),
+                      index_text(writer->specs(), places, names, writer->total_bytes()));
+  }
+  return writer;
+}
+
+}  // namespace carat::io
