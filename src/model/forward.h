@@ -10,11 +10,12 @@
 
 namespace carat::model {
 
-// The rows of one call: tokens of one or more sequences, each sequence's rows in ascending position.
+// The rows of one call: tokens of one or more sequences, each sequence's rows in ascending
+// position.
 struct Step {
-  std::span<const int32_t> tokens;            // [n], each in [0, vocab_size)
-  std::span<const kernels::RowRef> rows;      // [n]
-  std::span<const int32_t> wanted;            // ascending indices of rows whose logits are asked for
+  std::span<const int32_t> tokens;        // [n], each in [0, vocab_size)
+  std::span<const kernels::RowRef> rows;  // [n]
+  std::span<const int32_t> wanted;        // ascending indices of rows whose logits are asked for
   // Pages of an owning layer, one per sequence. Empty on the tape.
   std::function<std::span<const kernels::KvLayer>(int64_t layer)> kv;
   bool skip = true;  // rows without wanted logits leave after the last layer that owns K and V
@@ -22,11 +23,11 @@ struct Step {
 
 // The residual stream between layers.
 struct Residual {
-  kernels::Value x;                           // [rows, dim]
-  kernels::Value embedded;                    // scaled token embeddings; feeds the per-layer inputs
-  std::vector<int32_t> tokens;                // of the rows that are still in flight
+  kernels::Value x;             // [rows, dim]
+  kernels::Value embedded;      // scaled token embeddings; feeds the per-layer inputs
+  std::vector<int32_t> tokens;  // of the rows that are still in flight
   std::vector<kernels::RowRef> rows;
-  bool reduced = false;                       // only wanted rows are left
+  bool reduced = false;  // only wanted rows are left
 };
 
 Residual embed(const Weights& weights, kernels::Ops& ops, const Step& step);

@@ -1,0 +1,167 @@
+#include "model/load.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace carat::model {
+namespace {
+
+constexpr int64_t kMaxId = int64_t{1} << 22;
+
+std::string config_path(const io::Checkpoint& checkpoint) {
+  return checkpoint.kind == io::CheckpointKind::kHfDirectory ? checkpoint.path + "/config.json"
+                                                             : "config.json";
+}
+
+void refuse_quantized(const Json& config) {
+  const Json* nested = find(config, "text_config");
+  const Json* q = find(config, "quantization_config");
+  if (q == nullptr && nested != nullptr) q = find(*nested, "quantization_config");
+  if (q == nullptr) return;
+  const std::string method = q->is_object() ? get_string(*q, "quant_method", "unnamed") : "unnamed";
+  throw Error({"carat does not read this kind of quantized checkpoint yet", "",
+               "quantization_config", "none", method,
+               "open the q4_0-unquantized checkpoint or the GGUF of the same model"});
+}
+
+void append_ids(const Json& j, const char* key, std::vector<int32_t>* out) {
+  const Json* ids = find(j, key);
+  if (ids == nullptr) return;
+  const Json list = ids->is_array() ? *ids : Json::array({*ids});
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kMaxId) {
+      throw Error({"not a token id", "", key, "an integer", to_json_text(id), ""});
+    }
+    out->push_back(static_cast<int32_t>(id.get<int64_t>()));
+  }
+}
+
+void read_generation_config(const Json& j, GenerationDefaults& g) {
+  g.temperature = static_cast<float>(get_number(j, "temperature", 0, 100, g.temperature));
+  g.top_k = get_int(j, "top_k", 0, kMaxId, g.top_k);
+  g.top_p = static_cast<float>(get_number(j, "top_p", 0, 1, g.top_p));
+  if (!get_bool(j, "do_sample", true)) g.temperature = 0;
+  append_ids(j, "eos_token_id", &g.stop_ids);
+  append_ids(j, "suppress_tokens", &g.suppress_ids);
+}
+
+void read_sampling_keys(const io::GgufMetadata& m, GenerationDefaults& g) {
+  g.temperature = static_cast<float>(m.get_number("general.sampling.temp", 0, 100, g.temperature));
+  g.top_k = m.get_int("general.sampling.top_k", 0, kMaxId, g.top_k);
+  g.top_p = static_cast<float>(m.get_number("general.sampling.top_p", 0, 1, g.top_p));
+  const int64_t eos = m.get_int("tokenizer.ggml.eos_token_id", 0, kMaxId, -1);
+  if (eos >= 0) g.stop_ids.push_back(static_cast<int32_t>(eos));
+}
+
+void sort_unique_in_range(std::vector<int32_t>& ids, int64_t vocab_size, const char* what) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  if (!ids.empty() && ids.back() >= vocab_size) {
+    throw Error({"a token id is not in the vocabulary", "", what,
+                 fmt::format("less than {}", vocab_size), fmt::format("{}", ids.back()), ""});
+  }
+}
+
+GenerationDefaults generation_of(const io::Checkpoint& checkpoint, const Config& config,
+                                 const text::Tokenizer* tokenizer) {
+  GenerationDefaults g;
+  if (checkpoint.gguf != nullptr) {
+    read_sampling_keys(checkpoint.gguf->metadata(), g);
+  } else if (checkpoint.generation_config.is_object()) {
+    read_generation_config(checkpoint.generation_config, g);
+  }
+  if (tokenizer != nullptr) {
+    // Older generation configs lack <|tool_response>, which ends a turn that waits for a tool.
+    const text::Vocab& v = tokenizer->vocab();
+    g.stop_ids.insert(g.stop_ids.end(), v.stop_ids.begin(), v.stop_ids.end());
+    g.suppress_ids.insert(g.suppress_ids.end(), v.suppress_ids.begin(), v.suppress_ids.end());
+  }
+  if (g.stop_ids.empty() && checkpoint.config.is_object()) {
+    append_ids(checkpoint.config, "eos_token_id", &g.stop_ids);
+  }
+  sort_unique_in_range(g.stop_ids, config.vocab_size, "stop tokens");
+  sort_unique_in_range(g.suppress_ids, config.vocab_size, "suppressed tokens");
+  return g;
+}
+
+void check_vocab(const text::Tokenizer& tokenizer, const Config& config) {
+  if (tokenizer.vocab().size() <= config.vocab_size) return;
+  throw Error({"the tokenizer has more entries than the model's embedding has rows", "",
+               "tokenizer", fmt::format("at most {}", config.vocab_size),
+               fmt::format("{}", tokenizer.vocab().size()),
+               "the tokenizer belongs to another model"});
+}
+
+}  // namespace
+
+Config config_of(const io::Checkpoint& checkpoint) {
+  if (checkpoint.gguf != nullptr) {
+    try {
+      return config_from_gguf(checkpoint.gguf->metadata(), *checkpoint.tensors);
+    } catch (const Error& e) {
+      throw e.with_file(checkpoint.path);
+    }
+  }
+  if (!checkpoint.config.is_object()) {
+    throw Error({"there is no config.json beside the tensors", checkpoint.path, "", "", "",
+                 "open the folder that the file was downloaded with"});
+  }
+  try {
+    refuse_quantized(checkpoint.config);
+    return config_from_hf(checkpoint.config);
+  } catch (const Error& e) {
+    throw e.with_file(config_path(checkpoint));
+  }
+}
+
+Naming naming_of(const io::Checkpoint& checkpoint) {
+  if (checkpoint.gguf != nullptr) return Naming::kGguf;
+  const TensorRef embedding{TensorKind::kTokenEmbedding, -1};
+  for (const Naming naming : {Naming::kHfMultimodal, Naming::kHf, Naming::kHfOld}) {
+    if (checkpoint.tensors->find(name_of(embedding, naming)) != nullptr) return naming;
+  }
+  throw Error({"a required tensor is missing", checkpoint.path,
+               "tensor " + name_of(embedding, Naming::kHfMultimodal), "", "",
+               "the checkpoint is incomplete or holds another kind of model"});
+}
+
+std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkpoint) {
+  if (checkpoint.gguf != nullptr) {
+    const io::GgufMetadata& m = checkpoint.gguf->metadata();
+    if (!m.has("tokenizer.ggml.tokens")) return nullptr;
+    try {
+      return std::make_shared<text::Tokenizer>(vocab_from_gguf(m));
+    } catch (const Error& e) {
+      throw e.with_file(checkpoint.path);
+    }
+  }
+  if (checkpoint.tokenizer_path.empty()) return nullptr;
+  return std::make_shared<text::Tokenizer>(text::read_tokenizer_json(checkpoint.tokenizer_path));
+}
+
+Model load_model(const std::string& path) { return load_model(io::open_checkpoint(path)); }
+
+Model load_model(io::Checkpoint checkpoint) {
+  Model model;
+  model.path = checkpoint.path;
+  model.kind = checkpoint.kind;
+  const Config config = config_of(checkpoint);
+  const Naming naming = naming_of(checkpoint);
+  model.tokenizer = tokenizer_of(checkpoint);
+  try {
+    if (model.tokenizer) check_vocab(*model.tokenizer, config);
+    model.generation = generation_of(checkpoint, config, model.tokenizer.get());
+  } catch (const Error& e) {
+    throw e.with_file(checkpoint.path);
+  }
+  if (checkpoint.gguf != nullptr) checkpoint.gguf->release_metadata();
+  model.source = std::move(checkpoint.tensors);
+  model.weights = bind_weights(config, model.source, naming, &model.notes);
+  if (!model.tokenizer) model.notes.push_back("the checkpoint has no tokenizer");
+  return model;
+}
+
+}  // namespace carat::model
