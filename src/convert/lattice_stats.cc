@@ -68,8 +68,8 @@ void count_naive(const float* w, Grid grid, LatticeStats& s) noexcept {
 
 }  // namespace
 
-void recover_blocks(const float* w, int64_t first, int64_t n_blocks, Grid grid, std::byte* out,
-                    LatticeStats& stats) {
+void recover_blocks(const float* w, int64_t first, int64_t n_blocks, std::optional<Grid> fixed,
+                    std::byte* out, LatticeStats& stats) {
   uint32_t pairs[256] = {};  // by byte of two codes: half the counting
   int64_t pending = 0;
   const auto flush = [&] {
@@ -82,6 +82,7 @@ void recover_blocks(const float* w, int64_t first, int64_t n_blocks, Grid grid, 
   };
   for (int64_t i = 0; i < n_blocks; ++i, w += kN) {
     Recovered r;
+    const Grid grid = fixed ? *fixed : grid_of(w, kN);
     const bool exact = recover_block(w, grid, &r);
     ++stats.blocks;
     if (exact) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "base/json.h"
 #include "convert/lattice.h"
@@ -47,8 +48,9 @@ Json to_json(const LatticeStats& stats);
 // written as zeros if even that is refused. `out` (18 bytes a block) may be null: then blocks are
 // only judged, and off-lattice blocks add nothing to the error figures and bit-exact weights.
 // `first` is the index of the first block in its tensor (it decides which blocks are sampled).
+// Without a grid, each block is taken to lie on the coarsest one that holds its weights.
 // Adds to `stats`. Safe on several threads with stats of their own.
-void recover_blocks(const float* w, int64_t first, int64_t n_blocks, Grid grid, std::byte* out,
-                    LatticeStats& stats);
+void recover_blocks(const float* w, int64_t first, int64_t n_blocks, std::optional<Grid> grid,
+                    std::byte* out, LatticeStats& stats);
 
 }  // namespace carat::convert

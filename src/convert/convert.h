@@ -1,0 +1,87 @@
+// Checkpoint to checkpoint: opens any model that carat runs and writes it in another format, as a
+// stream. Memory stays at a few tens of megabytes beside the tokenizer, whatever the model's size.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "convert/lattice_stats.h"
+#include "tensor/tensor.h"
+
+namespace carat::convert {
+
+enum class Format : uint8_t {
+  kGgufQ4_0,    // every matrix that lies on the Q4_0 lattice in Q4_0, embeddings included
+  kGgufGoogle,  // the published mix: Q4_0, embedding tables Q6_K, per-layer projection F16
+  kGgufBf16,    // every matrix in BF16
+  kHfBf16,      // a Hugging Face directory, everything in BF16
+};
+
+// The name used on the command line: "gguf-q4_0".
+const char* name_of(Format format);
+// Throws Error listing the names; one that is planned but not there yet is told as such.
+Format format_from_name(std::string_view name);
+
+struct ConvertOptions {
+  std::string source;  // whatever model::load_model opens; never written to
+  std::string target;  // a .gguf file, or for hf-bf16 a directory; its folder exists
+  Format format = Format::kGgufQ4_0;
+
+  // A matrix becomes Q4_0 if at least this share of its blocks lies on the lattice. One that does
+  // not stays as it is: BF16 if its source is a float type, else the source's own type.
+  double min_lattice_share = 1.0;
+  // Rounds every matrix to Q4_0, lattice or not; blocks off it get the least squared error.
+  bool force_q4_0 = false;
+  bool overwrite = false;  // replace an existing target
+
+  int threads = 1;
+  int64_t max_shard_bytes = int64_t{5} * 1000 * 1000 * 1000;  // of hf-bf16
+  // Called on the caller's thread some ten times a gigabyte; bytes of source tensors. `note` is the
+  // tensor at hand. The total may grow once (a surprise off the lattice means a second pass).
+  std::function<void(int64_t done, int64_t total, const std::string& note)> progress;
+  const std::atomic<bool>* stop = nullptr;  // set: throws Interrupted, leaving nothing behind
+};
+
+// One tensor that was written.
+struct TensorReport {
+  std::string name;  // in the target
+  std::string source_name;
+  DType from = DType::kF32, to = DType::kF32;
+  Shape shape;             // slowest dimension first
+  int64_t bytes = 0;       // in the target
+  bool is_matrix = false;  // quantizable: counted in the totals
+  // Weights whose written value, rounded to bfloat16 if the source is, equals the source's bit for
+  // bit (zeros of either sign are equal).
+  int64_t weights = 0, weights_bit_exact = 0;
+  bool judged = false;   // whether `lattice` says anything
+  LatticeStats lattice;  // what its blocks are, whatever they were written as
+  std::string note;      // why it is not what the format asks for; otherwise empty
+};
+
+struct ConvertReport {
+  ConvertOptions options;
+  std::vector<TensorReport> tensors;  // in the target's order
+  std::vector<std::string> notes;     // what was skipped, and what a person should know
+  std::string hint;                   // what to try instead, if the result is probably unwanted
+  int64_t matrices = 0, matrices_kept = 0;  // kept: not written as the format asks
+  // Over the matrices. lattice.weights_bit_exact tells what recovery can do; the two figures below
+  // tell what was written.
+  LatticeStats lattice;
+  int64_t weights = 0, weights_bit_exact = 0;
+  int64_t source_bytes = 0, target_bytes = 0;
+  double seconds = 0;
+};
+
+// The report as the command prints it. Top level: source, target, format, blocks,
+// blocks_on_lattice, weights, weights_bit_exact, sign_changed_zeros, ..., tensors.
+Json to_json(const ConvertReport& report);
+
+// Throws Error (nothing is left at the target), or Interrupted.
+ConvertReport convert(const ConvertOptions& options);
+
+}  // namespace carat::convert
