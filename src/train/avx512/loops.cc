@@ -1,0 +1,9 @@
+#if defined(__x86_64__)
+#include "train/loops.inl"
+
+namespace carat::train {
+
+const Loops<float> kLoopsAvx512 = kTable<float>;
+
+}  // namespace carat::train
+#endif
