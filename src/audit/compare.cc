@@ -36,7 +36,7 @@ Position compare_position(std::span<const float> reference, std::span<const floa
     const double log_p = static_cast<double>(reference[v]) - reference_log_sum;
     const double log_q = static_cast<double>(candidate[v]) - candidate_log_sum;
     const double p = std::exp(log_p);
-    if (p > 0) kld += p * (log_p - log_q);
+    if (p != 0) kld += p * (log_p - log_q);
   }
   const auto n = static_cast<size_t>(next);
   return {.kld = kld < 0 ? 0 : kld,  // rounding may leave -1e-17; not-a-number passes through

@@ -1,0 +1,28 @@
+#include "app/command.h"
+
+#include "base/thread_pool.h"
+
+namespace carat::app {
+
+Option json_option(bool* target) {
+  return {.names = "--json", .target = target, .help = "one JSON document on stdout"};
+}
+
+Option threads_option(int64_t* target) {
+  return {.names = "-t,--threads",
+          .value = "N",
+          .target = target,
+          .help = "threads; 0: every processor this process may use",
+          .lowest = 0,
+          .highest = 1024};
+}
+
+Option verbose_option(bool* target) {
+  return {.names = "-v,--verbose", .target = target, .help = "notes on stderr"};
+}
+
+int resolve_threads(int64_t asked) {
+  return asked > 0 ? static_cast<int>(asked) : ThreadPool::available_processors();
+}
+
+}  // namespace carat::app

@@ -1,0 +1,21 @@
+// Ctrl-C and its relatives. The first SIGINT or SIGTERM asks the running command to stop at the
+// next safe place; the second ends the program at once. Either way no half-written file stays.
+#pragma once
+
+#include <atomic>
+
+namespace carat::app {
+
+// Call once, first thing in `main`.
+void install_signal_handlers();
+
+// Set by the first SIGINT or SIGTERM; commands hand it to whatever runs long.
+const std::atomic<bool>& stop_flag();
+
+// Forgets a stop that was dealt with (a chat's Ctrl-C stops the answer, not the program).
+void clear_stop();
+
+// Throws Interrupted if the flag is set.
+void throw_if_stopped();
+
+}  // namespace carat::app
