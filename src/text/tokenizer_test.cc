@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/utf8.h"
+#include "text/test_cases.h"
 
 namespace carat::text {
 namespace {
@@ -55,31 +56,31 @@ Tokenizer abc() {
                                 {"aa", "aa"}}));
 }
 
-TEST(Tokenizer, MergesByRankAndLeftmost) {
-  const Tokenizer t = abc();
-  EXPECT_EQ(encoded(t, ""), "");
-  EXPECT_EQ(encoded(t, "abc"), "[a][bc]");
-  EXPECT_EQ(encoded(t, "ab"), "[ab]");
-  EXPECT_EQ(encoded(t, " ab"), "[▁][ab]");
-  EXPECT_EQ(encoded(t, " a"), "[▁a]");
-  EXPECT_EQ(encoded(t, "aaa"), "[aa][a]");
-  EXPECT_EQ(encoded(t, "aaaaaa"), "[aaaa][aa]");
-  EXPECT_EQ(encoded(t, "a  a"), "[a][▁][▁a]");
-}
-
-TEST(Tokenizer, NewlineRunsAreWholeIfTheyAreTokens) {
-  const Tokenizer t = abc();
-  EXPECT_EQ(encoded(t, "a\nb"), "[a][\n][b]");
-  EXPECT_EQ(encoded(t, "a\n\n\nb"), "[a][\n\n\n][b]");  // no merge makes it
-  EXPECT_EQ(encoded(t, "\n\n\n\n\n"), "[\n\n][\n\n][\n]");
-}
-
-TEST(Tokenizer, SpellsTheUnknownInBytes) {
-  const Tokenizer t = abc();
-  EXPECT_EQ(encoded(t, "é"), "[é]");
-  EXPECT_EQ(encoded(t, "xé\xf0\x9f\x98\x80"), "[<0x78>][é][<0xF0>][<0x9F>][<0x98>][<0x80>]");
-  EXPECT_EQ(encoded(t, "a\xff\xe2\x96"), "[a][<0xFF>][<0xE2>][<0x96>]");
-  EXPECT_EQ(encoded(t, std::string_view("\0", 1)), "[<0x00>]");
+TEST(Tokenizer, GoldenCases) {
+  const CaseFile file = read_cases("encode.txt", {"text", "specials"});
+  std::vector<std::string> pieces;
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (const auto& [key, value] : file.head) {
+    std::string word;
+    const size_t space = value.find(' ');
+    if (key == "merge") merges.emplace_back(value.substr(0, space), value.substr(space + 1));
+    if (key != "pieces") continue;
+    for (char c : value + " ") {
+      if (c != ' ') {
+        word += c;
+      } else if (!word.empty()) {
+        pieces.push_back(std::exchange(word, {}));
+      }
+    }
+  }
+  const Tokenizer t(small_vocab(pieces, merges));
+  EXPECT_GE(file.cases.size(), 15u);
+  for (const CaseLines& lines : file.cases) {
+    ASSERT_EQ(lines.size(), 2u);
+    const auto& [key, text] = lines[0];
+    const Ids ids = key == "text" ? t.encode(text) : t.encode_with_specials(text);
+    EXPECT_EQ(pieces_of(t, ids), lines[1].second) << text;
+  }
 }
 
 TEST(Tokenizer, UnknownRunsBecomeOneUnkWithoutBytes) {
