@@ -6,9 +6,6 @@
 
 namespace carat::io {
 
-// Well-formed UTF-8: no overlong forms, surrogates or values above U+10FFFF.
-[[nodiscard]] bool valid_utf8(std::string_view text) noexcept;
-
 // Why `name` cannot be the name of a tensor or a key, or nullptr if it can: it must not be empty
 // and must be UTF-8 without control characters.
 [[nodiscard]] const char* name_fault(std::string_view name) noexcept;

@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
+#include <unordered_set>
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/json.h"
+#include "base/json_reader.h"
 #include "io/names.h"
 
 namespace carat::io {
@@ -16,8 +18,9 @@ namespace {
 
 constexpr const char* kTruncated =
     "the file may be incomplete; compare its size or checksum with the published one";
-constexpr int kMaxDims = 4;
-constexpr int kHeaderDepth = 4;  // document, tensor, list, and one to spare
+constexpr size_t kMaxDims = 4;
+constexpr int kHeaderDepth = 3;  // header, tensor, list
+constexpr int kIndexDepth = 8;
 
 std::string place_of(std::string_view name) { return "tensor " + in_quotes(name); }
 
@@ -26,15 +29,14 @@ std::string place_of(std::string_view name) { return "tensor " + in_quotes(name)
   throw Error({std::move(what), {}, {}, std::move(expected), std::move(got), std::move(hint)});
 }
 
-// A JSON integer in [0, 2^63), or nothing.
-std::optional<int64_t> as_size(const Json& v) {
-  if (!v.is_number_unsigned()) return std::nullopt;
-  const uint64_t u = v.get<uint64_t>();
-  if (u > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-  return static_cast<int64_t>(u);
+// The same error with `place` before its own.
+Error within(const std::string& place, const Error& e) {
+  ErrorInfo info = e.info();
+  info.place = place + (info.place.empty() ? "" : ", " + info.place);
+  return Error(std::move(info));
 }
 
-void check_name(const std::string& name) {
+void check_name(std::string_view name) {
   const char* fault = name_fault(name);
   if (!fault && static_cast<int64_t>(name.size()) > kSafetensorsMaxName) {
     fault = "the name is longer than 1024 bytes";
@@ -43,76 +45,97 @@ void check_name(const std::string& name) {
     throw Error({std::string("bad tensor name: ") + fault, {}, {}, {}, in_quotes(name), {}});
 }
 
-DType read_dtype(const Json& tensor) {
-  const std::string name = get_string(tensor, "dtype");
+DType dtype_of(std::string_view name) {
   if (const auto t = dtype_from_safetensors(name)) return *t;
   fail("unsupported tensor type", "F32, F16, BF16, F64, I8, I16, I32, I64, U8 or BOOL",
        in_quotes(name), "use a checkpoint saved in one of these types");
 }
 
-Shape read_shape(const Json& tensor) {
-  const Json& list = get(tensor, "shape");
-  if (!list.is_array()) fail("the shape is not a list", {}, {});
-  if (list.size() > kMaxDims) {
-    fail("bad number of dimensions", "at most 4", std::to_string(list.size()));
-  }
+Shape read_shape(JsonReader& in) {
   Shape shape;
-  for (const Json& v : list) {
-    const auto d = as_size(v);
-    if (!d || *d == 0)
-      fail("a dimension is not a positive integer", {}, in_quotes(to_json_text(v)));
-    shape.push_back(*d);
+  in.begin_array();
+  while (in.next_element()) {
+    if (shape.size() == kMaxDims) in.fail("too many dimensions", "at most 4");
+    shape.push_back(in.integer(1, INT64_MAX));
   }
   return shape;
 }
 
-// Begin and end within the data section of `data_bytes`.
-std::pair<int64_t, int64_t> read_offsets(const Json& tensor, int64_t data_bytes) {
-  const Json& list = get(tensor, "data_offsets");
-  std::optional<int64_t> begin, end;
-  if (list.is_array() && list.size() == 2) {
-    begin = as_size(list[0]);
-    end = as_size(list[1]);
+struct Offsets {
+  int64_t begin = 0, end = 0;
+};
+
+Offsets read_offsets(JsonReader& in) {
+  Offsets o;
+  int64_t* const slots[] = {&o.begin, &o.end};
+  size_t n = 0;
+  in.begin_array();
+  while (in.next_element()) {
+    if (n == 2) in.fail("data_offsets are not a pair");
+    *slots[n++] = in.integer(0, INT64_MAX);
   }
-  if (!begin || !end || *begin > *end) {
-    fail("bad data_offsets", "[begin, end]", in_quotes(to_json_text(list)));
-  }
-  if (*end > data_bytes) {
-    fail("the tensor's data reaches past the end of the file",
-         "an end of at most " + std::to_string(data_bytes), std::to_string(*end), kTruncated);
-  }
-  return {*begin, *end};
+  if (n != 2) in.fail("data_offsets are not a pair");
+  return o;
+}
+
+// One value of a tensor's object; a second one of the same key is refused.
+template <class T, class F>
+void read_once(JsonReader& in, const char* key, std::optional<T>& slot, F read) {
+  if (slot) in.fail("a key appears twice in one object", {}, key);
+  slot = read();
 }
 
 // `offset` of the result is from the start of the data section.
-TensorEntry read_tensor(const std::string& name, const Json& tensor, int64_t data_bytes) {
-  if (!tensor.is_object()) fail("the tensor's entry is not an object", {}, {});
+TensorEntry read_tensor(JsonReader& in, std::string name, int64_t data_bytes) {
+  std::optional<DType> dtype;
+  std::optional<Shape> shape;
+  std::optional<Offsets> offsets;
+  in.begin_object();
+  for (std::string_view key; in.next_key(&key);) {
+    if (key == "dtype") {
+      read_once(in, "dtype", dtype, [&] { return dtype_of(in.string()); });
+    } else if (key == "shape") {
+      read_once(in, "shape", shape, [&] { return read_shape(in); });
+    } else if (key == "data_offsets") {
+      read_once(in, "data_offsets", offsets, [&] { return read_offsets(in); });
+    } else {
+      fail("unknown key", "dtype, shape and data_offsets", in_quotes(key));
+    }
+  }
+  if (!dtype || !shape || !offsets) fail("a key is missing", "dtype, shape and data_offsets", {});
+
   TensorEntry t;
-  t.name = name;
-  t.dtype = read_dtype(tensor);
-  t.shape = read_shape(tensor);
+  t.name = std::move(name);
+  t.dtype = *dtype;
+  t.shape = *std::move(shape);
   const std::optional<int64_t> bytes = byte_count(t.dtype, t.shape);
   if (!bytes) fail("the tensor's size does not fit 64 bits", {}, carat::to_string(t.shape));
-  const auto [begin, end] = read_offsets(tensor, data_bytes);
-  if (end - begin != *bytes) {
-    fail("data_offsets disagree with type and shape", std::to_string(*bytes) + " bytes",
-         std::to_string(end - begin) + " bytes");
+  if (offsets->begin > offsets->end) {
+    fail("data_offsets end before they begin", {},
+         std::to_string(offsets->begin) + " to " + std::to_string(offsets->end));
   }
-  t.offset = begin;
+  if (offsets->end > data_bytes) {
+    fail("the tensor's data reaches past the end of the file",
+         "an end of at most " + std::to_string(data_bytes), std::to_string(offsets->end),
+         kTruncated);
+  }
+  if (offsets->end - offsets->begin != *bytes) {
+    fail("data_offsets disagree with type and shape", std::to_string(*bytes) + " bytes",
+         std::to_string(offsets->end - offsets->begin) + " bytes");
+  }
+  t.offset = offsets->begin;
   t.bytes = *bytes;
   return t;
 }
 
-std::vector<std::pair<std::string, std::string>> read_metadata(const Json& object) {
-  if (!object.is_object()) {
-    throw Error({"not an object", {}, "key \"__metadata__\"", {}, {}, {}});
-  }
+std::vector<std::pair<std::string, std::string>> read_metadata(JsonReader& in) {
   std::vector<std::pair<std::string, std::string>> out;
-  for (const auto& [key, value] : object.items()) {
-    if (!value.is_string()) {
-      throw Error({"a value is not a string", {}, "key \"__metadata__\"", {}, in_quotes(key), {}});
-    }
-    out.emplace_back(key, value.get<std::string>());
+  std::unordered_set<std::string> seen;
+  in.begin_object();
+  for (std::string_view key; in.next_key(&key);) {
+    if (!seen.emplace(key).second) fail("a key appears twice in one object", {}, in_quotes(key));
+    std::string name(key);
+    out.emplace_back(std::move(name), in.string());
   }
   return out;
 }
@@ -175,39 +198,47 @@ std::string read_header_text(const RandomAccessFile& file) {
   return text;
 }
 
+// Adds the member `name` of the header to `head`.
+void read_member(JsonReader& in, std::string name, int64_t data_bytes, SafetensorsHead& head) {
+  if (name == "__metadata__") {
+    try {
+      head.metadata = read_metadata(in);
+    } catch (const Error& e) {
+      throw within("key \"__metadata__\"", e);
+    }
+    return;
+  }
+  const std::string place = place_of(name);
+  try {
+    check_name(name);
+    if (static_cast<int64_t>(head.entries.size()) == kSafetensorsMaxTensors) {
+      fail("too many tensors", "at most " + std::to_string(kSafetensorsMaxTensors), {});
+    }
+    head.entries.push_back(read_tensor(in, std::move(name), data_bytes));
+  } catch (const Error& e) {
+    throw within(place, e);
+  }
+}
+
 SafetensorsHead parse(const RandomAccessFile& file) {
   SafetensorsHead head;
-  Json header;
-  {
-    const std::string text = read_header_text(file);
-    head.data_begin = 8 + static_cast<int64_t>(text.size());
-    try {
-      header = parse_json(text, {.max_depth = kHeaderDepth, .max_bytes = kSafetensorsMaxHeader});
-    } catch (const Error& e) {
-      ErrorInfo info = e.info();
-      info.place = "header" + (info.place.empty() ? "" : ", " + info.place);
-      throw Error(std::move(info));
-    }
-  }
-  if (!header.is_object()) fail("the header is not a JSON object", {}, {});
-  if (static_cast<int64_t>(header.size()) > kSafetensorsMaxTensors) {
-    fail("too many tensors", "at most " + std::to_string(kSafetensorsMaxTensors),
-         std::to_string(header.size()));
-  }
+  const std::string text = read_header_text(file);
+  head.data_begin = 8 + static_cast<int64_t>(text.size());
   const int64_t data_bytes = file.size() - head.data_begin;
-  for (const auto& [name, value] : header.items()) {
-    if (name == "__metadata__") {
-      head.metadata = read_metadata(value);
-      continue;
+  try {
+    JsonReader in(text, kHeaderDepth);
+    std::unordered_set<std::string> seen;
+    in.begin_object();
+    for (std::string_view key; in.next_key(&key);) {
+      std::string name(key);
+      if (!seen.insert(name).second) {
+        throw Error({"a tensor appears twice", {}, place_of(name), {}, {}, {}});
+      }
+      read_member(in, std::move(name), data_bytes, head);
     }
-    try {
-      check_name(name);
-      head.entries.push_back(read_tensor(name, value, data_bytes));
-    } catch (const Error& e) {
-      ErrorInfo info = e.info();
-      info.place = place_of(name) + (info.place.empty() ? "" : ", " + info.place);
-      throw Error(std::move(info));
-    }
+    in.end();
+  } catch (const Error& e) {
+    throw within("header", e);
   }
   check_contiguous(head.entries, data_bytes);
   for (TensorEntry& t : head.entries) t.offset += head.data_begin;
@@ -215,7 +246,7 @@ SafetensorsHead parse(const RandomAccessFile& file) {
 }
 
 // A name that cannot leave the folder it is looked up in.
-void check_shard_name(const std::string& name) {
+void check_shard_name(std::string_view name) {
   const char* fault = name_fault(name);
   if (!fault && name.find_first_of("/\\:") != std::string::npos) {
     fault = "the name contains a path separator";
@@ -240,34 +271,57 @@ SafetensorsHead parse_safetensors(const RandomAccessFile& file) {
 }
 
 SafetensorsIndex parse_safetensors_index(std::string_view text) {
-  const Json index = parse_json(text, {.max_depth = 8, .max_bytes = kSafetensorsMaxHeader});
-  const Json& map = get(index, "weight_map");
-  if (!map.is_object() || map.empty()) {
-    throw Error({"not an object that names tensors", {}, "key \"weight_map\"", {}, {}, {}});
-  }
+  // Files are numbered as they appear, then by name.
+  std::map<std::string, int, std::less<>> files;
   SafetensorsIndex out;
-  std::map<std::string, int> files;
-  for (const auto& [name, file] : map.items()) {
-    try {
-      check_name(name);
-      if (!file.is_string()) fail("the file is not a string", {}, {});
-      const std::string& file_name = file.get_ref<const std::string&>();
-      check_shard_name(file_name);
-      files.emplace(file_name, 0);
-    } catch (const Error& e) {
-      throw e.with_place(place_of(name));
+  std::unordered_set<std::string> seen;
+  const auto read_place = [&](JsonReader& in, std::string name) {
+    check_name(name);
+    if (!seen.insert(name).second) fail("a tensor appears twice", {}, {});
+    const std::string_view file = in.string();
+    check_shard_name(file);
+    auto it = files.find(file);
+    if (it == files.end()) it = files.emplace(file, static_cast<int>(files.size())).first;
+    if (files.size() > static_cast<size_t>(kMaxShards)) {
+      fail("too many files", "at most " + std::to_string(kMaxShards), {});
+    }
+    if (static_cast<int64_t>(out.tensors.size()) == kSafetensorsMaxTensors) {
+      fail("too many tensors", "at most " + std::to_string(kSafetensorsMaxTensors), {});
+    }
+    out.tensors.push_back({std::move(name), it->second});
+  };
+
+  JsonReader in(text, kIndexDepth);
+  bool found = false;
+  in.begin_object();
+  for (std::string_view key; in.next_key(&key);) {
+    if (key != "weight_map") {
+      in.skip();
+      continue;
+    }
+    if (found) in.fail("a key appears twice in one object", {}, "weight_map");
+    found = true;
+    in.begin_object();
+    for (std::string_view tensor; in.next_key(&tensor);) {
+      std::string name(tensor);
+      const std::string place = place_of(name);
+      try {
+        read_place(in, std::move(name));
+      } catch (const Error& e) {
+        throw within(place, e);
+      }
     }
   }
-  if (files.size() > kMaxShards) {
-    fail("too many files", "at most " + std::to_string(kMaxShards), std::to_string(files.size()));
+  in.end();
+  if (out.tensors.empty()) {
+    throw Error({"the index names no tensors", {}, "key \"weight_map\"", {}, {}, {}});
   }
-  for (auto& [name, number] : files) {
-    number = static_cast<int>(out.files.size());
+  std::vector<int> rank(files.size());
+  for (const auto& [name, number] : files) {
+    rank[static_cast<size_t>(number)] = static_cast<int>(out.files.size());
     out.files.push_back(name);
   }
-  for (const auto& [name, file] : map.items()) {
-    out.tensors.push_back({name, files.at(file.get_ref<const std::string&>())});
-  }
+  for (SafetensorsIndex::Tensor& t : out.tensors) t.file = rank[static_cast<size_t>(t.file)];
   return out;
 }
 

@@ -14,7 +14,7 @@
 namespace carat::io {
 
 inline constexpr int64_t kSafetensorsMaxHeader = 100'000'000;
-inline constexpr int64_t kSafetensorsMaxTensors = 1 << 20;
+inline constexpr int64_t kSafetensorsMaxTensors = 1 << 18;
 inline constexpr int64_t kSafetensorsMaxName = 1024;  // bytes
 inline constexpr int kMaxShards = 1024;
 
