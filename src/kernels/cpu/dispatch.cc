@@ -16,7 +16,7 @@ struct Isa {
 
 bool always() { return true; }
 
-[[maybe_unused]] bool has_avx2() {
+bool has_avx2() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
@@ -27,7 +27,8 @@ bool always() { return true; }
 
 // Best first.
 constexpr Isa kIsas[] = {
-    
+    {avx2::kTable, has_avx2},
+
     {&generic::kTable, always},
 };
 

@@ -8,9 +8,6 @@
 
 namespace carat::kernels::scalar {
 
-inline constexpr double kSqrt2OverPi = 0.79788456080286535588;
-inline constexpr double kGeluCubic = 0.044715;
-
 // x/2 (1 + tanh(u)), u = sqrt(2/pi) (x + 0.044715 x^3), computed as x / (1 + exp(-2u)), which is
 // the same and keeps its relative accuracy for negative x.
 template <class T>

@@ -1,3 +1,35 @@
 #include "kernels/cpu/avx2/table.h"
+
+#if defined(__x86_64__)
+
 namespace carat::kernels::avx2 {
-}
+
+const KernelTable kKernels = {
+    .isa = "avx2",
+    .quantize_rows = quantize_rows,
+    .linear_q4_0 = linear_q4_0,
+    .linear_q8_0 = linear_q8_0,
+    .linear_q6_k = linear_q6_k,
+    .linear_f32 = linear_f32,
+    .linear_f16 = linear_f16,
+    .linear_bf16 = linear_bf16,
+    .rms_norm = rms_norm,
+    .add_rms_norm = add_rms_norm,
+    .rope = rope,
+    .add = add,
+    .scale = scale,
+    .multiply_add = multiply_add,
+    .geglu = geglu,
+    .softcap = softcap,
+    .attend = attend,
+    .join = join,
+    .finish = finish,
+    .to_f16 = to_f16,
+    .from_f16 = from_f16,
+    .to_i8 = to_i8,
+    .from_i8 = from_i8,
+};
+
+}  // namespace carat::kernels::avx2
+
+#endif

@@ -15,7 +15,7 @@ namespace carat::kernels::generic {
 namespace {
 
 // Nearest integer, halves to even, for |x| < 2^22.
-float nearest(float x) noexcept { return (x + 0x1.8p+23f) - 0x1.8p+23f; }
+float nearest(float x) noexcept { return (x + scalar::kRoundShift) - scalar::kRoundShift; }
 
 // One block of a matrix row against 32 activation codes: the exact integer sum, times the scales.
 float accumulate(float acc, F16 d, float x_scale, int32_t sum) noexcept {
@@ -100,7 +100,7 @@ float quantize(const float* x, int64_t n, int8_t* codes) noexcept {
     bits = b > bits ? b : bits;
   }
   const float max = std::bit_cast<float>(bits);
-  if (!(max >= 0x1p-100f) || bits >= 0x7f800000u) {
+  if (!(max >= scalar::kQuantizeZero) || bits >= 0x7f800000u) {
     for (int64_t i = 0; i < n; ++i) codes[i] = 0;
     return bits >= 0x7f800000u ? std::bit_cast<float>(0x7fc00000u) : 0.0f;
   }

@@ -1,0 +1,478 @@
+// Every table against the scalar one, bit for bit, on random odd shapes and on awkward values; the
+// scalar one against sums in double.
+#include "kernels/cpu/table.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "base/half.h"
+#include "base/rng.h"
+#include "kernels/cpu/dispatch.h"
+#include "kernels/kv_pages.h"
+#include "kernels/scalar/math.h"
+#include "quant/scheme.h"
+#include "tensor/compare.h"
+
+namespace carat::kernels {
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+enum class Kind { kNormal, kOutliers, kZeros, kDenormals, kHuge, kMixed };
+constexpr Kind kKinds[] = {Kind::kNormal, Kind::kOutliers,  Kind::kZeros,
+                           Kind::kHuge,   Kind::kDenormals, Kind::kMixed};
+
+float draw(Rng& rng, Kind kind) {
+  const float x = static_cast<float>(rng.normal());
+  switch (kind) {
+    case Kind::kNormal:
+      return x;
+    case Kind::kOutliers:
+      return rng.below(50) == 0 ? 1e4f * x : x;
+    case Kind::kZeros:
+      return rng.below(2) == 0 ? 0.0f : -0.0f;
+    case Kind::kDenormals:
+      return x * 1e-40f;
+    case Kind::kHuge:
+      return x * 1e30f;
+    case Kind::kMixed:
+      return std::ldexp(x, static_cast<int>(rng.below(200)) - 100);
+  }
+  return x;
+}
+
+Floats draw_all(Rng& rng, Kind kind, int64_t n) {
+  Floats v(static_cast<size_t>(n));
+  for (float& x : v) x = draw(rng, kind);
+  return v;
+}
+
+// QuantizedRows with its memory.
+struct Quantized {
+  std::vector<int8_t> codes;
+  Floats scales;
+  std::vector<int32_t> sums;
+  std::vector<int16_t> half_sums;
+  QuantizedRows rows;
+
+  Quantized(int64_t n, int64_t cols)
+      : codes(static_cast<size_t>(n * cols), 99),
+        scales(static_cast<size_t>(n * cols / 32)),
+        sums(static_cast<size_t>(n * cols / 32)),
+        half_sums(static_cast<size_t>(n * cols / 16)),
+        rows{n, cols, codes.data(), scales.data(), sums.data(), half_sums.data()} {}
+};
+
+class EveryTable : public testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& table = *GetParam();
+  const KernelTable& oracle = generic_kernels();
+};
+
+INSTANTIATE_TEST_SUITE_P(Isa, EveryTable,
+                         testing::ValuesIn(supported_kernels().begin(), supported_kernels().end()),
+                         [](const auto& test) { return std::string(test.param->isa); });
+
+QuantizedLinear linear_of(const KernelTable& t, DType dtype) {
+  return dtype == DType::kQ4_0   ? t.linear_q4_0
+         : dtype == DType::kQ8_0 ? t.linear_q8_0
+                                 : t.linear_q6_k;
+}
+FloatLinear float_linear_of(const KernelTable& t, DType dtype) {
+  return dtype == DType::kF32 ? t.linear_f32 : dtype == DType::kF16 ? t.linear_f16 : t.linear_bf16;
+}
+
+// Random bytes are valid quantized matrices: every code and scale occurs, extremes included. Scales
+// that are not finite are left out, as a reader refuses them.
+// fill >= 0: every code byte is that instead.
+std::vector<std::byte> random_matrix(Rng& rng, DType dtype, int64_t rows, int64_t cols,
+                                     int fill = -1) {
+  const DTypeInfo& type = info(dtype);
+  std::vector<std::byte> bytes(static_cast<size_t>(rows * row_bytes(dtype, cols)));
+  for (std::byte& b : bytes) b = static_cast<std::byte>(fill < 0 ? rng.below(256) : fill);
+  const size_t scale_at = dtype == DType::kQ6_K ? 208 : 0;
+  for (size_t at = scale_at; at < bytes.size(); at += static_cast<size_t>(type.block_bytes)) {
+    const F16 d = to_f16(draw(rng, rng.below(9) == 0 ? Kind::kZeros : Kind::kNormal) * 0.05f);
+    std::memcpy(&bytes[at], &d, 2);
+  }
+  return bytes;
+}
+
+TEST_P(EveryTable, QuantizedProductsMatchTheOracle) {
+  Rng rng(7);
+  for (DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+    const int64_t block = info(dtype).block_elements;
+    for (int round = 0; round < 40; ++round) {
+      const int64_t rows = 1 + static_cast<int64_t>(rng.below(27));
+      const int64_t n = 1 + static_cast<int64_t>(rng.below(14));
+      const int64_t limit = round % 8 == 0 ? 3000 : 600;
+      const int64_t cols = block * (1 + static_cast<int64_t>(rng.below(limit / block + 1)));
+      const int64_t pad = static_cast<int64_t>(rng.below(3));  // rows need no alignment
+      const int64_t row_size = row_bytes(dtype, cols);
+      const int fills[] = {0xff, 0x80, 0x7f, 0x00};
+      const std::vector<std::byte> w =
+          random_matrix(rng, dtype, rows, cols, round < 8 ? fills[round / 2] : -1);
+      std::vector<std::byte> shifted(w.size() + static_cast<size_t>(pad));
+      std::copy(w.begin(), w.end(), shifted.begin() + pad);
+      Quantized x(n, cols);
+      oracle.quantize_rows(draw_all(rng, kKinds[round % 6], n * cols).data(), x.rows);
+      if (round < 8) {  // codes and the sums that go with them at their extremes
+        const int sign = round % 2 == 0 ? 1 : -1;
+        std::fill(x.codes.begin(), x.codes.end(), static_cast<int8_t>(sign * 127));
+        std::fill(x.scales.begin(), x.scales.end(), 0.01f);
+        std::fill(x.sums.begin(), x.sums.end(), sign * 8 * 32 * 127);
+        std::fill(x.half_sums.begin(), x.half_sums.end(), static_cast<int16_t>(sign * 16 * 127));
+      }
+      const int64_t stride = rows + 3;
+      Floats want(static_cast<size_t>(n * stride), -5.0f), got = want;
+      linear_of(oracle, dtype)({w.data(), row_size, rows, cols}, x.rows, {want.data(), stride});
+      linear_of(table, dtype)({shifted.data() + pad, row_size, rows, cols}, x.rows,
+                              {got.data(), stride});
+      ASSERT_EQ(first_bit_difference(got, want), -1)
+          << name_of(dtype) << " " << rows << "x" << cols << " tokens " << n << ": "
+          << to_string(compare(got, want));
+    }
+  }
+}
+
+TEST_P(EveryTable, QuantizedProductsAreTheProduct) {
+  Rng rng(8);
+  for (DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+    const int64_t rows = 19, cols = 768, n = 7;
+    const std::vector<std::byte> w = random_matrix(rng, dtype, rows, cols);
+    Floats dense(static_cast<size_t>(rows * cols));
+    quant::decode_row(dtype, w.data(), dense.data(), rows * cols);
+    Quantized x(n, cols);
+    table.quantize_rows(draw_all(rng, Kind::kNormal, n * cols).data(), x.rows);
+    Floats want(static_cast<size_t>(n * rows)), got = want;
+    for (int64_t t = 0; t < n; ++t) {
+      for (int64_t o = 0; o < rows; ++o) {
+        double sum = 0;
+        for (int64_t i = 0; i < cols; ++i) {
+          const size_t at = static_cast<size_t>(t * cols + i);
+          sum += static_cast<double>(x.scales[at / 32]) * x.codes[at] *
+                 dense[static_cast<size_t>(o * cols + i)];
+        }
+        want[static_cast<size_t>(t * rows + o)] = static_cast<float>(sum);
+      }
+    }
+    linear_of(table, dtype)({w.data(), row_bytes(dtype, cols), rows, cols}, x.rows,
+                            {got.data(), rows});
+    // One rounding per block of 32: relative 2^-24 each on sums of random signs.
+    EXPECT_LT(compare(got, want).nmse, 1e-12) << name_of(dtype);
+  }
+}
+
+TEST_P(EveryTable, FloatProductsMatchTheOracle) {
+  Rng rng(9);
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (int round = 0; round < 60; ++round) {
+      const int64_t rows = 1 + static_cast<int64_t>(rng.below(23));
+      const int64_t n = 1 + static_cast<int64_t>(rng.below(9));
+      const int64_t cols = 1 + static_cast<int64_t>(rng.below(150));
+      const Kind kind = kKinds[round % 6];
+      Floats weights = draw_all(rng, dtype == DType::kF16 ? Kind::kNormal : kind, rows * cols);
+      if (dtype == DType::kF16 && kind == Kind::kDenormals) {
+        for (float& x : weights) x *= 1e-6f;
+      }
+      const int64_t row_size = row_bytes(dtype, cols);
+      std::vector<std::byte> w(static_cast<size_t>(rows * row_size) + 2);
+      quant::encode_row(dtype, weights.data(), w.data() + 2, rows * cols);
+      const int64_t x_stride = cols + 2, y_stride = rows + 1;
+      const Floats x = draw_all(rng, kind, n * x_stride);
+      Floats want(static_cast<size_t>(n * y_stride), -5.0f), got = want;
+      Floats scratch(static_cast<size_t>(kFloatPanelRows * cols));
+      const WeightRows rows_of_w{w.data() + 2, row_size, rows, cols};
+      float_linear_of(oracle, dtype)(rows_of_w, {x.data(), x_stride, n}, {want.data(), y_stride},
+                                     scratch.data());
+      float_linear_of(table, dtype)(rows_of_w, {x.data(), x_stride, n}, {got.data(), y_stride},
+                                    scratch.data());
+      ASSERT_EQ(first_bit_difference(got, want), -1)
+          << name_of(dtype) << " " << rows << "x" << cols << " tokens " << n << ": "
+          << to_string(compare(got, want));
+    }
+  }
+}
+
+TEST_P(EveryTable, FloatProductsAreTheProduct) {
+  Rng rng(10);
+  const int64_t rows = 13, cols = 301, n = 5;
+  const Floats w = draw_all(rng, Kind::kNormal, rows * cols),
+               x = draw_all(rng, Kind::kNormal, n * cols);
+  Floats want(static_cast<size_t>(n * rows)), got = want;
+  Floats scratch(static_cast<size_t>(kFloatPanelRows * cols));
+  for (int64_t t = 0; t < n; ++t) {
+    for (int64_t o = 0; o < rows; ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < cols; ++i) {
+        sum += static_cast<double>(x[static_cast<size_t>(t * cols + i)]) *
+               w[static_cast<size_t>(o * cols + i)];
+      }
+      want[static_cast<size_t>(t * rows + o)] = static_cast<float>(sum);
+    }
+  }
+  table.linear_f32({reinterpret_cast<const std::byte*>(w.data()), cols * 4, rows, cols},
+                   {x.data(), cols, n}, {got.data(), rows}, scratch.data());
+  EXPECT_LT(compare(got, want).nmse, 1e-13);
+}
+
+TEST_P(EveryTable, QuantizesLikeTheOracle) {
+  Rng rng(11);
+  for (Kind kind : kKinds) {
+    const int64_t n = 3, cols = 192;
+    const Floats x = draw_all(rng, kind, n * cols);
+    Quantized want(n, cols), got(n, cols);
+    oracle.quantize_rows(x.data(), want.rows);
+    table.quantize_rows(x.data(), got.rows);
+    EXPECT_EQ(got.codes, want.codes);
+    EXPECT_EQ(got.sums, want.sums);
+    EXPECT_EQ(got.half_sums, want.half_sums);
+    EXPECT_EQ(first_bit_difference(got.scales, want.scales), -1);
+  }
+}
+
+TEST_P(EveryTable, QuantizedValuesAreClose) {
+  Rng rng(12);
+  const int64_t cols = 320;
+  const Floats x = draw_all(rng, Kind::kOutliers, cols);
+  Quantized q(1, cols);
+  table.quantize_rows(x.data(), q.rows);
+  for (int64_t b = 0; b < cols / 32; ++b) {
+    float max = 0;
+    int32_t half[2] = {0, 0};
+    for (int64_t i = 0; i < 32; ++i) {
+      const size_t at = static_cast<size_t>(32 * b + i);
+      max = std::max(max, std::fabs(x[at]));
+      half[i / 16] += q.codes[at];
+    }
+    const float scale = q.scales[static_cast<size_t>(b)];
+    EXPECT_FLOAT_EQ(scale, max / 127);
+    for (int64_t i = 32 * b; i < 32 * b + 32; ++i) {
+      const size_t at = static_cast<size_t>(i);
+      EXPECT_LE(std::abs(q.codes[at]), 127);
+      EXPECT_LE(std::fabs(scale * q.codes[at] - x[at]), scale * 0.5001f);
+    }
+    EXPECT_EQ(q.sums[static_cast<size_t>(b)], 8 * (half[0] + half[1]));
+    EXPECT_EQ(q.half_sums[static_cast<size_t>(2 * b)], half[0]);
+    EXPECT_EQ(q.half_sums[static_cast<size_t>(2 * b + 1)], half[1]);
+  }
+}
+
+TEST_P(EveryTable, QuantizesWhatIsNotFiniteToNan) {
+  for (float bad : {kNan, -kNan, kInf, -kInf}) {
+    for (size_t place : {size_t{0}, size_t{13}, size_t{31}}) {
+      Floats x(64, 1.5f);
+      x[place] = bad;
+      Quantized q(1, 64);
+      table.quantize_rows(x.data(), q.rows);
+      EXPECT_TRUE(std::isnan(q.scales[0]));
+      EXPECT_FALSE(std::isnan(q.scales[1]));
+      for (size_t i = 0; i < 32; ++i) EXPECT_EQ(q.codes[i], 0);
+      EXPECT_EQ(q.codes[32], 127);
+      EXPECT_EQ(q.sums[0], 0);
+
+      int8_t codes[64];
+      float scale;
+      table.to_i8(x.data(), 64, codes, &scale);
+      EXPECT_TRUE(std::isnan(scale));
+      for (int8_t c : codes) EXPECT_EQ(c, 0);
+    }
+  }
+}
+
+TEST_P(EveryTable, QuantizesHalvesToEvenAndTinyToZero) {
+  Floats x(32, 0.0f);
+  x[0] = 127.0f;
+  x[1] = 0.5f;
+  x[2] = 1.5f;
+  x[3] = -2.5f;
+  Quantized q(1, 32);
+  table.quantize_rows(x.data(), q.rows);
+  EXPECT_EQ(q.scales[0], 1.0f);
+  EXPECT_EQ(q.codes[1], 0);
+  EXPECT_EQ(q.codes[2], 2);
+  EXPECT_EQ(q.codes[3], -2);
+  std::fill(x.begin(), x.end(), 0x1p-101f);
+  table.quantize_rows(x.data(), q.rows);
+  EXPECT_EQ(q.scales[0], 0.0f);
+  EXPECT_EQ(q.codes[0], 0);
+}
+
+// Runs f(table, out) on both tables over lengths with and without tails.
+void expect_same(const KernelTable& table, int64_t n, const char* what,
+                 const std::function<void(const KernelTable&, float*)>& f) {
+  Floats want(static_cast<size_t>(n + 1), -7.0f), got = want;
+  f(generic_kernels(), want.data());
+  f(table, got.data());
+  EXPECT_EQ(first_bit_difference(got, want), -1)
+      << what << " of " << n << ": " << to_string(compare(got, want));
+}
+
+TEST_P(EveryTable, ElementsMatchTheOracle) {
+  Rng rng(13);
+  for (Kind kind : kKinds) {
+    for (int64_t n : {1, 3, 8, 21, 64, 100}) {
+      const Floats a = draw_all(rng, kind, n), b = draw_all(rng, kind, n);
+      expect_same(table, n, "add", [&](auto& t, float* y) { t.add(a.data(), b.data(), n, y); });
+      expect_same(table, n, "scale", [&](auto& t, float* y) { t.scale(a.data(), n, 0.3f, y); });
+      expect_same(table, n, "geglu", [&](auto& t, float* y) { t.geglu(a.data(), b.data(), n, y); });
+      expect_same(table, n, "softcap",
+                  [&](auto& t, float* y) { t.softcap(a.data(), n, 30.0f, y); });
+      expect_same(table, n, "multiply_add", [&](auto& t, float* y) {
+        std::copy(b.begin(), b.end(), y);
+        t.multiply_add(a.data(), n, -1.7f, y);
+      });
+    }
+  }
+}
+
+// exp (through geglu), tanh (through softcap) over their whole range, with both neighbours of every
+// power of two and what is not finite.
+TEST_P(EveryTable, FunctionsMatchTheOracleEverywhere) {
+  Floats x = {0.0f, -0.0f, kInf, -kInf, kNan};
+  for (uint32_t e = 0; e < 255; ++e) {
+    for (int step = -1; step <= 1; ++step) {
+      const float v = std::bit_cast<float>((e << 23) + static_cast<uint32_t>(step));
+      x.push_back(v);
+      x.push_back(-v);
+    }
+  }
+  for (float v = -110.0f; v < 110.0f; v += 0.0137f) x.push_back(v);
+  const int64_t n = static_cast<int64_t>(x.size());
+  const Floats ones(x.size(), 1.0f);
+  expect_same(table, n, "geglu", [&](auto& t, float* y) { t.geglu(x.data(), ones.data(), n, y); });
+  for (float cap : {1.0f, 30.0f}) {
+    expect_same(table, n, "softcap", [&](auto& t, float* y) { t.softcap(x.data(), n, cap, y); });
+  }
+}
+
+TEST_P(EveryTable, NormsMatchTheOracle) {
+  Rng rng(14);
+  for (Kind kind : kKinds) {
+    for (int64_t cols : {1, 5, 8, 16, 33, 256}) {
+      const int64_t n = 3;
+      const Floats x = draw_all(rng, kind, n * cols), y = draw_all(rng, kind, n * cols);
+      const Floats w = draw_all(rng, Kind::kNormal, cols);
+      for (const float* weight : {w.data(), static_cast<const float*>(nullptr)}) {
+        expect_same(table, n * cols, "rms_norm", [&](auto& t, float* out) {
+          t.rms_norm(x.data(), weight, n, cols, 1e-6f, out);
+        });
+      }
+      Floats fused(static_cast<size_t>(n * cols)), simple = fused;
+      table.add_rms_norm(x.data(), y.data(), w.data(), n, cols, 1e-6f, fused.data());
+      table.rms_norm(y.data(), w.data(), n, cols, 1e-6f, simple.data());
+      table.add(x.data(), simple.data(), n * cols, simple.data());
+      EXPECT_EQ(first_bit_difference(fused, simple), -1);
+      expect_same(table, n * cols, "add_rms_norm", [&](auto& t, float* out) {
+        t.add_rms_norm(x.data(), y.data(), w.data(), n, cols, 1e-6f, out);
+      });
+    }
+  }
+}
+
+TEST_P(EveryTable, RopeMatchesTheOracleAndTurns) {
+  Rng rng(15);
+  for (int64_t head_dim : {2, 10, 16, 64, 256}) {
+    for (int64_t n_pairs : {int64_t{0}, head_dim / 4, head_dim / 2}) {
+      const int64_t heads = 3;
+      const Floats x = draw_all(rng, Kind::kNormal, heads * head_dim);
+      Floats cos, sin;
+      for (int64_t i = 0; i < n_pairs; ++i) {
+        const double angle = rng.uniform() * 6;
+        cos.push_back(static_cast<float>(std::cos(angle)));
+        sin.push_back(static_cast<float>(std::sin(angle)));
+      }
+      expect_same(table, heads * head_dim, "rope", [&](auto& t, float* y) {
+        t.rope(x.data(), cos.data(), sin.data(), n_pairs, heads, head_dim, y);
+      });
+      Floats y(x.size()), in_place = x;
+      table.rope(x.data(), cos.data(), sin.data(), n_pairs, heads, head_dim, y.data());
+      table.rope(in_place.data(), cos.data(), sin.data(), n_pairs, heads, head_dim,
+                 in_place.data());
+      EXPECT_EQ(in_place, y);
+      double before = 0, after = 0;
+      for (float v : x) before += static_cast<double>(v) * v;
+      for (float v : y) after += static_cast<double>(v) * v;
+      EXPECT_NEAR(after, before, 1e-5 * before);
+    }
+  }
+}
+
+TEST_P(EveryTable, AttentionMatchesTheOracle) {
+  Rng rng(16);
+  for (int round = 0; round < 120; ++round) {
+    const int64_t dims[] = {8, 12, 16, 40, 64, 256};
+    const int64_t head_dim = dims[rng.below(6)], n_q = 1 + static_cast<int64_t>(rng.below(5));
+    const int64_t first = static_cast<int64_t>(rng.below(64));
+    const int64_t n = 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(64 - first)));
+    const Kind kind = round % 4 == 0 ? kKinds[round / 4 % 6] : Kind::kNormal;
+    const Floats q = draw_all(rng, Kind::kNormal, n_q * head_dim);
+    const Floats k = draw_all(rng, kind, n * head_dim), v = draw_all(rng, kind, n * head_dim);
+    const Floats k_scale = draw_all(rng, Kind::kNormal, n),
+                 v_scale = draw_all(rng, Kind::kNormal, n);
+    const bool scaled = rng.below(2) == 0;
+    const KeySegment keys{
+        k.data(), v.data(), scaled ? k_scale.data() : nullptr, scaled ? v_scale.data() : nullptr,
+        first,    n};
+    const int64_t size = n_q * (head_dim + 2);
+    expect_same(table, size, "attend", [&](auto& t, float* out) {
+      Floats weights(static_cast<size_t>(n_q * kKvPageTokens));
+      t.attend(q.data(), n_q, keys, head_dim, weights.data(), out, out + n_q, out + 2 * n_q);
+    });
+    const Floats total = draw_all(rng, Kind::kNormal, size),
+                 next = draw_all(rng, Kind::kNormal, size);
+    expect_same(table, size, "join", [&](auto& t, float* out) {
+      std::copy(total.begin(), total.end(), out);
+      t.join(out, out + n_q, out + 2 * n_q, next.data(), next.data() + n_q, next.data() + 2 * n_q,
+             n_q, head_dim);
+    });
+    expect_same(table, n_q * head_dim, "finish", [&](auto& t, float* out) {
+      std::copy(total.begin() + 2 * n_q, total.end(), out);
+      t.finish(out, total.data(), n_q, head_dim);
+    });
+  }
+}
+
+TEST_P(EveryTable, ConvertsLikeTheOracle) {
+  Rng rng(17);
+  for (Kind kind : kKinds) {
+    for (int64_t n : {1, 7, 8, 40, 67}) {
+      Floats x = draw_all(rng, kind, n);
+      if (kind == Kind::kMixed && n > 8) x[3] = kInf, x[5] = -kInf;
+      std::vector<uint16_t> want16(x.size()), got16 = want16;
+      oracle.to_f16(x.data(), n, want16.data());
+      table.to_f16(x.data(), n, got16.data());
+      EXPECT_EQ(got16, want16);
+      expect_same(table, n, "from_f16",
+                  [&](auto& t, float* y) { t.from_f16(want16.data(), n, y); });
+
+      std::vector<int8_t> want8(x.size()), got8 = want8;
+      float want_scale, got_scale;
+      oracle.to_i8(x.data(), n, want8.data(), &want_scale);
+      table.to_i8(x.data(), n, got8.data(), &got_scale);
+      EXPECT_EQ(got8, want8);
+      EXPECT_EQ(first_bit_difference({&got_scale, 1}, {&want_scale, 1}), -1);
+      expect_same(table, n, "from_i8", [&](auto& t, float* y) { t.from_i8(want8.data(), n, y); });
+    }
+  }
+}
+
+TEST(Dispatch, ChoosesByName) {
+  EXPECT_STREQ(choose_kernels("generic").isa, "generic");
+  EXPECT_EQ(&choose_kernels(), supported_kernels().front());
+  EXPECT_EQ(supported_kernels().back(), &generic_kernels());
+  EXPECT_ANY_THROW((void)choose_kernels("avx9"));
+  EXPECT_ANY_THROW((void)choose_kernels(""));
+}
+
+}  // namespace
+}  // namespace carat::kernels
