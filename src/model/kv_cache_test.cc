@@ -1,0 +1,113 @@
+#include "model/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace carat::model {
+namespace {
+
+using kernels::KvType;
+
+TEST(KvCache, LocalPagesLeaveWithTheWindow) {
+  const Config c = config_of_size("tinykv");  // window 16, layer 0 local, layer 2 global
+  KvSequence s(c, KvType::kF32, KvPagePool::create(1 << 30));
+  for (int64_t position = 0; position < 1000; ++position) {
+    s.prepare(1);
+    const kernels::KvLayer local = s.layer(0), global = s.layer(2);
+    // Everything that the query at this position sees is there.
+    for (int64_t key = std::max<int64_t>(0, position - 15); key <= position; ++key) {
+      ASSERT_NE(local.pages[static_cast<size_t>(key / 64)], nullptr);
+    }
+    for (const std::byte* page : global.pages) ASSERT_NE(page, nullptr);
+    // And nothing that it does not see, but for the rest of a page.
+    const int64_t first = std::max<int64_t>(0, position - 15) / 64;
+    for (int64_t page = 0; page < first; ++page) {
+      ASSERT_EQ(local.pages[static_cast<size_t>(page)], nullptr);
+    }
+    s.advance(1);
+  }
+}
+
+TEST(KvCache, KeepsWhatTheFirstRowOfAChunkSees) {
+  const Config c = config_of_size("tinykv");
+  KvSequence s(c, KvType::kF32, KvPagePool::create(1 << 30));
+  s.prepare(79);
+  s.advance(79);
+  s.prepare(500);  // the first row, at 79, sees keys from 64 on
+  EXPECT_EQ(s.layer(0).pages[0], nullptr);
+  EXPECT_NE(s.layer(0).pages[1], nullptr);
+  s.clear();
+  s.prepare(78);
+  s.advance(78);
+  s.prepare(500);  // the first row, at 78, sees keys from 63 on
+  EXPECT_NE(s.layer(0).pages[0], nullptr);
+}
+
+TEST(KvCache, StaysWithinTheForecast) {
+  for (const char* size : {"tiny", "tinykv", "tinymoe", "E2B", "31B"}) {
+    const Config c = config_of_size(size);
+    for (const int64_t chunk : {1, 7, 64, 512}) {
+      const auto pool = KvPagePool::create(int64_t{1} << 40);
+      KvSequence s(c, KvType::kI8, pool);
+      const int64_t n = 1500;
+      for (int64_t at = 0; at < n; at += chunk) {
+        const int64_t step = std::min(chunk, n - at);
+        s.prepare(step);
+        s.advance(step);
+      }
+      EXPECT_LE(pool->peak_bytes(), kv_bytes(c, KvType::kI8, n, chunk)) << size << " " << chunk;
+      EXPECT_GE(2 * pool->peak_bytes(), kv_bytes(c, KvType::kI8, n, chunk)) << size << " " << chunk;
+    }
+  }
+}
+
+TEST(KvCache, BytesOfE2B) {
+  // 12 local layers of 1 x 256 and 3 global ones of 1 x 512, K and V, 2 bytes: 18 KiB a token.
+  const Config c = config_of_size("E2B");
+  EXPECT_EQ(kv_bytes(c, KvType::kF16, 64, 64), 64 * 18 * 1024);
+  EXPECT_EQ(kv_bytes(c, KvType::kF32, 64, 64), 2 * 64 * 18 * 1024);
+  // Local layers stop growing.
+  const int64_t more = kv_bytes(c, KvType::kF16, 65536, 64) - kv_bytes(c, KvType::kF16, 32768, 64);
+  EXPECT_EQ(more, 32768 * 3 * 512 * 2 * 2);
+}
+
+TEST(KvCache, BudgetIsHard) {
+  const Config c = config_of_size("tinykv");
+  const int64_t need = kv_bytes(c, KvType::kF32, 128, 128);
+  const auto pool = KvPagePool::create(need);
+  KvSequence s(c, KvType::kF32, pool);
+  s.prepare(128);
+  s.advance(128);
+  EXPECT_EQ(pool->bytes_in_use(), need);
+  EXPECT_THROW(s.prepare(1000), Error);
+  EXPECT_LE(pool->bytes_in_use(), need);
+  s.clear();
+  EXPECT_EQ(pool->bytes_in_use(), 0);
+  s.prepare(128);  // from pages at rest
+  EXPECT_EQ(pool->peak_bytes(), need);
+}
+
+TEST(KvCache, PagesAtRestGiveWayToOtherSizes) {
+  const auto pool = KvPagePool::create(1000);
+  { const KvPage page = pool->take(800); }
+  const KvPage other = pool->take(900);
+  EXPECT_EQ(pool->bytes_in_use(), 900);
+  EXPECT_THROW((void)pool->take(200), Error);
+}
+
+TEST(KvCache, SharedPagesOutliveASequence) {
+  const Config c = config_of_size("tinykv");
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence a(c, KvType::kF32, pool);
+  a.prepare(64);
+  a.advance(64);
+  const KvSequence b = a;
+  const int64_t bytes = pool->bytes_in_use();
+  a.clear();
+  EXPECT_EQ(pool->bytes_in_use(), bytes);
+  EXPECT_NE(b.layer(0).pages[0], nullptr);
+}
+
+}  // namespace
+}  // namespace carat::model

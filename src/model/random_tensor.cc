@@ -1,0 +1,141 @@
+#include "model/random_tensor.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/half.h"
+
+namespace carat::model {
+namespace {
+
+constexpr float kBranch = 0.3f;  // weight of a normed branch added to the residual
+
+float inverse_root(int64_t n) { return 1.0f / std::sqrt(static_cast<float>(n)); }
+
+// FNV-1a: a tensor's bytes do not depend on its place in the file.
+uint64_t hash(const std::string& text, uint64_t seed) {
+  uint64_t h = 0xcbf29ce484222325u ^ seed;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
+
+// Zero mean, unit deviation, within 3.5: the sum of four uniform 16-bit numbers.
+float bell(Rng& rng) {
+  const uint64_t r = rng.next();
+  const auto sum =
+      static_cast<int64_t>((r & 0xffff) + (r >> 16 & 0xffff) + (r >> 32 & 0xffff) + (r >> 48));
+  constexpr float kScale = 1.7320508f / 65536.0f;
+  return static_cast<float>(sum - 131070) * kScale;
+}
+
+void put_half(std::byte* at, float v) {
+  const uint16_t bits = to_f16(v).bits;
+  std::memcpy(at, &bits, 2);
+}
+
+void put_word(std::byte* at, uint64_t w) { std::memcpy(at, &w, 8); }
+
+// A scale of either sign within 20 % of `size`.
+float random_scale(Rng& rng, float size) {
+  const uint64_t r = rng.next();
+  const float magnitude = size * (0.8f + 0.4f * static_cast<float>(r >> 40) * 0x1p-24f);
+  return (r & 1) != 0 ? magnitude : -magnitude;
+}
+
+// Codes 0..15 stand for -8..7; one element of each block has code 0, as Google's lattice has its
+// extremum there.
+void q4_0_block(Rng& rng, float deviation, std::byte* out) {
+  put_half(out, random_scale(rng, deviation / 4.68f));
+  put_word(out + 2, rng.next());
+  put_word(out + 10, rng.next());
+  out[2 + rng.below(16)] &= std::byte{0xf0};
+}
+
+void q8_0_block(Rng& rng, float deviation, std::byte* out) {
+  put_half(out, random_scale(rng, deviation / 73.9f));
+  for (int i = 0; i < 32; i += 8) put_word(out + 2 + i, rng.next());
+}
+
+// Codes 0..63 stand for -32..31 times a scale of 8..15 and either sign per 16 elements.
+void q6_k_block(Rng& rng, float deviation, std::byte* out) {
+  for (int i = 0; i < 192; i += 8) put_word(out + i, rng.next());
+  uint64_t r = rng.next();
+  const uint64_t signs = rng.next();
+  for (int i = 0; i < 16; ++i, r >>= 4) {
+    const int magnitude = 8 + static_cast<int>(r & 7);
+    out[192 + i] = static_cast<std::byte>((signs >> i & 1) != 0 ? magnitude : -magnitude);
+  }
+  put_half(out + 208, deviation / (18.5f * 11.7f));
+}
+
+}  // namespace
+
+Spread random_spread(const Config& c, TensorRef t) {
+  using K = TensorKind;
+  switch (t.kind) {
+    case K::kTokenEmbedding:
+      return {0, inverse_root(c.dim)};
+    case K::kOutputNorm:
+      return {3.0f, 0.3f};
+    case K::kPleTable:
+      return {0, inverse_root(c.ple_dim)};
+    case K::kPleProjection:
+      return {0, 1.0f};
+    case K::kPostAttnNorm:
+    case K::kPostFfnNorm:
+    case K::kPlePostNorm:
+      return {kBranch, 0.1f * kBranch};
+    case K::kQNorm: {
+      const float w = inverse_root(c.layer(t.layer).head_dim);
+      return {w, 0.1f * w};
+    }
+    case K::kRouter:
+      return {0, 1.0f};
+    case K::kLayerScalar: {
+      const float branches = c.has_ple() ? 3.0f : 2.0f;
+      return {1.0f / std::sqrt(1.0f + branches * kBranch * kBranch), 0.01f};
+    }
+    default:
+      break;
+  }
+  const Shape shape = shape_of(c, t);
+  if (shape.size() == 1) return {1.0f, 0.1f};  // the other norms and scales
+  return {0, inverse_root(shape.back())};
+}
+
+RandomTensor::RandomTensor(const Config& config, TensorRef t, DType dtype, uint64_t seed)
+    : spread_(random_spread(config, t)), dtype_(dtype), rng_(hash(gguf_name(t), seed)) {}
+
+void RandomTensor::next(std::span<std::byte> out) {
+  const auto block = static_cast<size_t>(info(dtype_).block_bytes);
+  CHECK(out.size() % block == 0);
+  for (size_t at = 0; at < out.size(); at += block) {
+    std::byte* p = out.data() + at;
+    switch (dtype_) {
+      case DType::kQ4_0:
+        q4_0_block(rng_, spread_.deviation, p);
+        continue;
+      case DType::kQ8_0:
+        q8_0_block(rng_, spread_.deviation, p);
+        continue;
+      case DType::kQ6_K:
+        q6_k_block(rng_, spread_.deviation, p);
+        continue;
+      default:
+        break;
+    }
+    const float v = spread_.mean + spread_.deviation * bell(rng_);
+    if (dtype_ == DType::kF32) {
+      std::memcpy(p, &v, 4);
+    } else if (dtype_ == DType::kBF16) {
+      const uint16_t bits = to_bf16(v).bits;
+      std::memcpy(p, &bits, 2);
+    } else {
+      CHECK(dtype_ == DType::kF16);
+      put_half(p, v);
+    }
+  }
+}
+
+}  // namespace carat::model

@@ -1,0 +1,43 @@
+// Random parameters of a sane model: every branch adds about as much to the residual as it should,
+// attention logits spread by about one, output logits by about three.
+//
+// With matrices of standard deviation 1/sqrt(columns) every linear layer keeps the size of its
+// input; q and k leave their norms with unit elements, so q_norm weights near 1/sqrt(head_dim) give
+// q k^T a spread of one; branches are added with weight 0.3 and the layer scalar brings the
+// residual back to unit size.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/rng.h"
+#include "model/tensors.h"
+#include "tensor/dtype.h"
+
+namespace carat::model {
+
+// Mean and standard deviation of a parameter's elements.
+struct Spread {
+  float mean = 0, deviation = 0;
+};
+Spread random_spread(const Config& config, TensorRef t);
+
+// The bytes of one tensor as a stream. They depend on the seed, the tensor's name, the shape and
+// the type only.
+class RandomTensor {
+ public:
+  // `dtype` is F32, F16, BF16, Q4_0, Q8_0 or Q6_K. Block types take random codes and scales
+  // directly; their elements have zero mean.
+  RandomTensor(const Config& config, TensorRef t, DType dtype, uint64_t seed);
+
+  // The next out.size() bytes. REQUIRES: whole blocks.
+  void next(std::span<std::byte> out);
+
+ private:
+  Spread spread_;
+  DType dtype_;
+  Rng rng_;
+};
+
+}  // namespace carat::model
