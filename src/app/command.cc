@@ -1,5 +1,6 @@
 #include "app/command.h"
 
+#include "base/error.h"
 #include "base/thread_pool.h"
 
 namespace carat::app {
@@ -19,6 +20,21 @@ Option threads_option(int64_t* target) {
 
 Option verbose_option(bool* target) {
   return {.names = "-v,--verbose", .target = target, .help = "notes on stderr"};
+}
+
+Option kv_option(std::string* target) {
+  return {.names = "--kv",
+          .value = "TYPE",
+          .target = target,
+          .help = "type of the cached keys and values",
+          .choices = {"f32", "f16", "int8"}};
+}
+
+kernels::KvType kv_type(const std::string& name) {
+  if (name == "f32") return kernels::KvType::kF32;
+  if (name == "f16") return kernels::KvType::kF16;
+  CHECK(name == "int8");
+  return kernels::KvType::kI8;
 }
 
 int resolve_threads(int64_t asked) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "app/options.h"
+#include "kernels/kv_pages.h"
 
 namespace carat::app {
 
@@ -45,6 +46,10 @@ std::unique_ptr<Command> make_tokenize_command();
 Option json_option(bool* target);
 Option threads_option(int64_t* target);
 Option verbose_option(bool* target);
+
+// --kv, one of f32, f16, int8; the default is what `target` holds.
+Option kv_option(std::string* target);
+kernels::KvType kv_type(const std::string& name);
 
 // The number of threads that -t asked for; 0 means every processor this process may use.
 int resolve_threads(int64_t asked);

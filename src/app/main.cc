@@ -26,6 +26,8 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 
 Commands all_commands() {
   Commands commands;
+  commands.push_back(make_logits_command());
+  commands.push_back(make_audit_command());
   commands.push_back(make_tokenize_command());
   return commands;
 }

@@ -9,14 +9,6 @@
 namespace carat::audit {
 namespace {
 
-// Logits held at a time, of each model: 64 MB.
-constexpr int64_t kStepFloats = int64_t{16} << 20;
-constexpr int64_t kMaxStep = 256;
-
-int64_t step_rows(int64_t vocab_size) {
-  return std::clamp<int64_t>(kStepFloats / vocab_size, 1, kMaxStep);
-}
-
 void check_models(const LogitSource& reference, std::span<LogitSource* const> candidates,
                   const AuditOptions& options) {
   for (const LogitSource* candidate : candidates) {
@@ -118,7 +110,7 @@ class ChunkReader {
 // A source read twice must be two sources: this replays the reference in steps of its own.
 double measure_noise(LogitSource& reference, std::span<const int32_t> chunk, ThreadPool& pool) {
   const auto vocab = static_cast<size_t>(reference.vocab_size());
-  const int64_t whole = step_rows(reference.vocab_size());
+  const int64_t whole = reference.step();
   const int64_t small = std::clamp<int64_t>(whole / 2 - 1, 1, 7);
   // As many positions as fit one whole step, so that the first reading can be kept.
   const auto n =
@@ -190,7 +182,7 @@ AuditResult run_audit(LogitSource& reference, std::span<LogitSource* const> cand
   AuditResult result;
   result.noise_kld = measure_noise(reference, chunks.front(), pool);
   std::vector<std::vector<std::vector<Position>>> positions(candidates.size());
-  ChunkReader reader(reference, candidates, step_rows(reference.vocab_size()), pool);
+  ChunkReader reader(reference, candidates, reference.step(), pool);
   for (const auto& chunk : chunks) {
     auto of_chunk = reader.read(chunk, options.min_context - 1, advance);
     for (size_t m = 0; m < candidates.size(); ++m) {

@@ -27,6 +27,8 @@ class LogitSource {
   virtual int64_t max_context() const = 0;
   // Forgets everything read so far.
   virtual void restart() = 0;
+  // How many tokens to read at a time: their logits are held all at once.
+  virtual int64_t step() const = 0;
   // Reads `tokens` after those already read and fills `logits` [tokens.size(), vocab_size()] with
   // what follows each of them.
   virtual void read(std::span<const int32_t> tokens, std::span<float> logits) = 0;

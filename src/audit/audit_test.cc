@@ -18,6 +18,7 @@ class FakeModel final : public LogitSource {
   const std::string& name() const override { return name_; }
   int64_t vocab_size() const override { return vocab_; }
   int64_t max_context() const override { return 64; }
+  int64_t step() const override { return 10; }
   void restart() override {
     state_ = 1;
     ++restarts;
