@@ -8,7 +8,7 @@ namespace {
 
 struct Q4_0 {
   static constexpr int kBlocks = 1;
-  static constexpr int64_t kBlockBytes = 18;
+  static constexpr int64_t kBytes = 18;
 
   // Codes stay unsigned; 8 times the sum of the activations is taken off at the end.
   struct Block {
@@ -19,12 +19,12 @@ struct Q4_0 {
   static CARAT_INLINE void decode(const RowGroup& g, int64_t b, Block* block) {
     const __m256i low = _mm256_set1_epi8(15);
     __m256i bytes[4];
-    transpose_16(g, b * kBlockBytes + 2, bytes);
+    transpose_16(g, b * kBytes + 2, bytes);
     for (int j = 0; j < 4; ++j) {
       block->w[j] = _mm256_and_si256(bytes[j], low);
       block->w[j + 4] = _mm256_and_si256(_mm256_srli_epi16(bytes[j], 4), low);
     }
-    block->d = load_scales(g, b * kBlockBytes);
+    block->d = load_scales(g, b * kBytes);
   }
 
   // 16 products of at most 15 * 127 to an int16 lane: below 2^15.

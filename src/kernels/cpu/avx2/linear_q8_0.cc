@@ -8,7 +8,7 @@ namespace {
 
 struct Q8_0 {
   static constexpr int kBlocks = 1;
-  static constexpr int64_t kBlockBytes = 34;
+  static constexpr int64_t kBytes = 34;
 
   struct Block {
     __m256i w[8];
@@ -16,9 +16,9 @@ struct Q8_0 {
   };
 
   static CARAT_INLINE void decode(const RowGroup& g, int64_t b, Block* block) {
-    transpose_16(g, b * kBlockBytes + 2, block->w);
-    transpose_16(g, b * kBlockBytes + 18, block->w + 4);
-    block->d = load_scales(g, b * kBlockBytes);
+    transpose_16(g, b * kBytes + 2, block->w);
+    transpose_16(g, b * kBytes + 18, block->w + 4);
+    block->d = load_scales(g, b * kBytes);
   }
 
   // |w| times (x with the sign of w): at most 2 * 128 * 127 to an int16 lane, below 2^15.

@@ -5,6 +5,7 @@
 // A Scheme has
 //   kBlocks                      blocks of 32 elements that it decodes at once
 //   struct Block                 32 elements of eight rows: w[j] holds bytes 4j..4j+3 of each row
+//   kBytes                       bytes of a row that hold them
 //   decode(rows, b, blocks)      blocks b .. b + kBlocks - 1 of rows[0..7]
 //   sum(block, codes, token, b)  the exact integer sums of one token with the eight rows; `codes`
 //                                points at the token's 32 codes
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kTileRows = 8;
 constexpr int kTileTokens = 4;
+constexpr int64_t kShortRow = 4096;   // bytes
 constexpr int64_t kPanelBlocks = 64;  // 2048 columns
 
 // Eight matrix rows; in the last group of a matrix the missing ones repeat the last.
@@ -79,23 +81,35 @@ CARAT_INLINE __m256 accumulate(const typename Scheme::Block& block, const Quanti
   return _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(sum), acc);
 }
 
-// kTokens tokens from `token` on against rows `g`, all columns.
+// Asks for what the next group will read while this one works on `length` bytes at `offset` of each
+// row: it lies right behind this group, and when rows are short the processor notices its eight
+// streams too late. Long rows need no help.
+CARAT_INLINE void prefetch_next(const RowGroup& g, int64_t row_bytes, int64_t offset,
+                                int64_t length) {
+  if (row_bytes > kShortRow) return;
+  const std::byte* next = g.row[0] + kTileRows * (row_bytes + offset);
+  for (int64_t i = 0; i < kTileRows * length; i += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T0);
+  }
+}
+
+// kTokens tokens against rows `g`, all columns, one block at a time.
 template <class Scheme, int kTokens>
-CARAT_INLINE void direct(const RowGroup& g, const QuantizedRows& x, int64_t token, float* y,
+CARAT_INLINE void direct(const RowGroup& g, int64_t row_bytes, const QuantizedRows& x, float* y,
                          int64_t stride) {
+  static_assert(Scheme::kBlocks == 1);
   const int64_t n_blocks = x.cols / kActivationBlock;
   __m256 acc[kTokens];
   for (int t = 0; t < kTokens; ++t) acc[t] = _mm256_setzero_ps();
-  for (int64_t b = 0; b < n_blocks; b += Scheme::kBlocks) {
-    typename Scheme::Block block[Scheme::kBlocks];
-    Scheme::decode(g, b, block);
-    for (int i = 0; i < Scheme::kBlocks; ++i) {
-      for (int t = 0; t < kTokens; ++t) {
-        acc[t] = accumulate<Scheme>(block[i], x, token + t, b + i, n_blocks, acc[t]);
-      }
+  for (int64_t b = 0; b < n_blocks; ++b) {
+    typename Scheme::Block block;
+    Scheme::decode(g, b, &block);
+    prefetch_next(g, row_bytes, b * Scheme::kBytes, Scheme::kBytes);
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = accumulate<Scheme>(block, x, t, b, n_blocks, acc[t]);
     }
   }
-  for (int t = 0; t < kTokens; ++t) store_rows(y + (token + t) * stride, acc[t], g.n);
+  for (int t = 0; t < kTokens; ++t) store_rows(y + t * stride, acc[t], g.n);
 }
 
 // The same for decoded blocks [begin, begin + n) of the columns; y holds what came before.
@@ -123,16 +137,16 @@ CARAT_INLINE void few_tokens(const WeightRows& w, const QuantizedRows& x, const 
     const RowGroup g = row_group(w, o);
     switch (x.n) {
       case 1:
-        direct<Scheme, 1>(g, x, 0, y.data + o, y.stride);
+        direct<Scheme, 1>(g, w.row_bytes, x, y.data + o, y.stride);
         break;
       case 2:
-        direct<Scheme, 2>(g, x, 0, y.data + o, y.stride);
+        direct<Scheme, 2>(g, w.row_bytes, x, y.data + o, y.stride);
         break;
       case 3:
-        direct<Scheme, 3>(g, x, 0, y.data + o, y.stride);
+        direct<Scheme, 3>(g, w.row_bytes, x, y.data + o, y.stride);
         break;
       default:
-        direct<Scheme, 4>(g, x, 0, y.data + o, y.stride);
+        direct<Scheme, 4>(g, w.row_bytes, x, y.data + o, y.stride);
         break;
     }
   }

@@ -1,0 +1,14 @@
+# Benchmarks and kernel labs: plain programs, built with -DCARAT_BENCH=ON, never run by the tests.
+if(CARAT_BENCH)
+  add_executable(kernel_lab ${PROJECT_SOURCE_DIR}/bench/kernel_lab.cc)
+  target_link_libraries(kernel_lab PRIVATE carat_kernels)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    target_sources(kernel_lab PRIVATE ${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc)
+    set_source_files_properties(${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc
+                                PROPERTIES COMPILE_OPTIONS "-mavx2")
+  endif()
+
+  add_executable(tokenizer_bench ${PROJECT_SOURCE_DIR}/bench/tokenizer_bench.cc
+                                 ${PROJECT_SOURCE_DIR}/bench/tokenizer_vocab.cc)
+  target_link_libraries(tokenizer_bench PRIVATE carat_model)
+endif()
