@@ -1,0 +1,100 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "app/command.h"
+#include "app/exit_code.h"
+#include "app/progress.h"
+#include "app/synth.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "model/config.h"
+
+namespace carat::app {
+namespace {
+
+class SynthCommand final : public Command {
+ public:
+  std::string name() const override { return "synth"; }
+
+  HelpText help() const override {
+    return {
+        .summary = "writes a random checkpoint of true shape",
+        .description =
+            "For benchmarks and tests without a download: the tensors, types and metadata of "
+            "the real model, random weights whose activations stay sane through all layers, "
+            "and a generated tokenizer of the real size. The same seed gives the same file.\n"
+            "In GGUF, q4_0 is Google's mix: embedding tables Q6_K, the per-layer projection "
+            "F16, norms F32. In a directory it is bf16 on the Q4_0 lattice, like a "
+            "checkpoint of quantization-aware training.",
+        .examples = {{"carat synth E2B e2b.gguf", "3.3 GB, then: carat bench e2b.gguf"},
+                     {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"}}};
+  }
+
+  std::vector<Option> options() override {
+    return {
+        {.names = "SIZE",
+         .target = &options_.size,
+         .required = true,
+         .help = fmt::format("one of {}", fmt::join(model::config_size_names(), ", "))},
+        {.names = "OUT",
+         .target = &options_.target,
+         .required = true,
+         .help = "file or directory to write"},
+        {.names = "--format",
+         .value = "FORMAT",
+         .target = &format_,
+         .help = "container",
+         .choices = {"gguf", "hf"}},
+        {.names = "--type",
+         .value = "TYPE",
+         .target = &type_,
+         .help = "type of the weights",
+         .choices = {"f32", "f16", "bf16", "q4_0"}},
+        {.names = "--seed", .value = "S", .target = &seed_, .help = "of the weights", .lowest = 0},
+        {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
+        json_option(&json_)};
+  }
+
+  int run(const Environment& environment) override {
+    options_.gguf = format_ == "gguf";
+    options_.type = *dtype_from_name(type_);
+    options_.seed = static_cast<uint64_t>(seed_);
+    options_.stop = environment.stop;
+    Progress progress("MB");
+    options_.progress = [&](int64_t done, int64_t total) {
+      progress.update(done / 1'000'000, total / 1'000'000);
+    };
+    const SynthReport report = write_synthetic(options_);
+    progress.finish();
+    if (json_) {
+      Json j;
+      j["size"] = options_.size;
+      j["out"] = options_.target;
+      j["format"] = format_;
+      j["type"] = type_;
+      j["seed"] = seed_;
+      j["tensors"] = report.tensors;
+      j["parameters"] = report.parameters;
+      j["bytes"] = report.bytes;
+      fmt::print("{}\n", to_json_text(j));
+    } else {
+      fmt::print("wrote {}: {} tensors, {:.3f} B parameters, {}\n", options_.target, report.tensors,
+                 static_cast<double>(report.parameters) / 1e9, format_bytes(report.bytes));
+    }
+    return kDone;
+  }
+
+ private:
+  SynthOptions options_;
+  std::string format_ = "gguf";
+  std::string type_ = "q4_0";
+  int64_t seed_ = 1;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_synth_command() { return std::make_unique<SynthCommand>(); }
+
+}  // namespace carat::app

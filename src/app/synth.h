@@ -1,0 +1,44 @@
+// Random checkpoints of true shape, streamed to disk: for benchmarks, for tests of formats, for
+// trying a machine before a download.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "tensor/dtype.h"
+#include "text/vocab.h"
+
+namespace carat::app {
+
+struct SynthOptions {
+  std::string size;    // a name of model::config_of_size
+  std::string target;  // a .gguf file, or a directory
+  bool gguf = true;    // else a Hugging Face directory
+  // F32, F16 or BF16: every matrix; Q4_0: as Google ships GGUF files (embedding tables Q6_K, the
+  // per-layer projection F16, norms F32), and in a directory the bf16 weights of
+  // quantization-aware training, which lie on the Q4_0 lattice.
+  DType type = DType::kQ4_0;
+  uint64_t seed = 1;
+  bool overwrite = false;
+  std::function<void(int64_t done, int64_t total)> progress;  // bytes
+  const std::atomic<bool>* stop = nullptr;                    // set: throws Interrupted
+};
+
+struct SynthReport {
+  int64_t tensors = 0;
+  int64_t parameters = 0;
+  int64_t bytes = 0;  // of tensors
+};
+
+// Parameters are model::RandomTensor's: activations stay sane through all layers. The tokenizer is
+// a generated one of the model's size. Throws Error; leaves nothing behind then.
+SynthReport write_synthetic(const SynthOptions& options);
+
+// A vocabulary of `size` entries with Gemma 4's markers, byte tokens and newline runs; the rest are
+// strings of letters, shortest first, each the merge of a shorter one and a letter. A vocabulary of
+// Gemma 4's size has as many merges as Gemma 4's. REQUIRES: size >= 400.
+[[nodiscard]] text::Vocab synthetic_vocab(int32_t size);
+
+}  // namespace carat::app
