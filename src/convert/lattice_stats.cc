@@ -41,10 +41,7 @@ void count_rule(const Recovered& r, LatticeStats& s) noexcept {
 // Fits a block off the lattice and measures what that costs.
 quant::BlockQ4_0 fit(const float* w, Grid grid, LatticeStats& s) noexcept {
   quant::BlockQ4_0 block = {};
-  if (!fit_block_q4_0(w, &block)) {
-    ++s.refused;
-    return {};
-  }
+  if (!fit_block_q4_0(w, &block)) return {};
   float value[kN];
   quant::decode_block_q4_0(block, value);
   s.weights_bit_exact += count_exact(w, value, grid);
@@ -93,6 +90,7 @@ void recover_blocks(const float* w, int64_t first, int64_t n_blocks, std::option
           r.may_have_wider_scale ? find_wider_scale(w, grid) : WiderScale::kNone;
       stats.needs_bf16_scale += wider == WiderScale::kBF16;
       stats.needs_f32_scale += wider == WiderScale::kF32;
+      stats.refused += !q4_0_can_hold(w);
       if (out != nullptr) r.block = fit(w, grid, stats);
     }
     if ((first + i) % kNaiveStride == 0) count_naive(w, grid, stats);

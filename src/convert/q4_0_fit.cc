@@ -67,12 +67,16 @@ double squared_error(const float* w, const quant::BlockQ4_0& block) noexcept {
   return sum;
 }
 
-bool fit_block_q4_0(const float* w, quant::BlockQ4_0* out) noexcept {
+bool q4_0_can_hold(const float* w) noexcept {
   for (int j = 0; j < kN; ++j) {
     if (!std::isfinite(w[j])) return false;
   }
+  return is_finite(to_f16(quant::signed_extremum(w, kN) / -8.0f));
+}
+
+bool fit_block_q4_0(const float* w, quant::BlockQ4_0* out) noexcept {
+  if (!q4_0_can_hold(w)) return false;
   quant::BlockQ4_0 best = quant::encode_block_q4_0(w);
-  if (!is_finite(best.d)) return false;
   double best_error = squared_error(w, best);
   *out = best;
   const float extremum = quant::signed_extremum(w, kN);

@@ -12,6 +12,9 @@ namespace carat::convert {
 // False if a weight is not finite or too large for any binary16 scale.
 [[nodiscard]] bool fit_block_q4_0(const float* w, quant::BlockQ4_0* out) noexcept;
 
+// Whether fit_block_q4_0 would succeed.
+[[nodiscard]] bool q4_0_can_hold(const float* w) noexcept;
+
 // Sum of squared differences between w[32] and the block's values, in double, in order.
 [[nodiscard]] double squared_error(const float* w, const quant::BlockQ4_0& block) noexcept;
 

@@ -1,0 +1,247 @@
+#include "convert/convert.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "base/error.h"
+#include "convert/plan.h"
+#include "convert/target.h"
+#include "convert/transcode.h"
+#include "quant/blocks.h"
+
+namespace carat::convert {
+namespace {
+
+constexpr int64_t kSampleSpans = 16;
+constexpr int64_t kHeadBytes = int64_t{64} << 20;  // more than any metadata and tokenizer
+
+struct FormatName {
+  Format format;
+  const char* name;
+};
+constexpr std::array<FormatName, 4> kFormats = {{{Format::kGgufQ4_0, "gguf-q4_0"},
+                                                 {Format::kGgufGoogle, "gguf-google"},
+                                                 {Format::kGgufBf16, "gguf-bf16"},
+                                                 {Format::kHfBf16, "hf-bf16"}}};
+constexpr std::array<const char*, 3> kPlanned = {"w4a16-ct", "mobile-transformers", "mobile-ct"};
+
+// Bytes of the source that are done, told to the caller.
+struct ProgressCount {
+  const ConvertOptions& options;
+  int64_t done = 0, total = 0;
+
+  void add(int64_t bytes, const std::string& note) {
+    done += bytes;
+    if (options.progress) options.progress(done, total, note);
+  }
+};
+
+// One conversion on its way.
+class Conversion {
+ public:
+  Conversion(const ConvertOptions& options, const model::Model& model, model::Naming naming,
+             const SideFiles& side)
+      : options_(options),
+        model_(model),
+        side_(side),
+        pool_(options.threads),
+        transcoder_(pool_, options.stop),
+        items_(make_items(model, naming, options)),
+        findings_(items_.size()),
+        progress_{options} {}
+
+  void run() {
+    sample();
+    for (const Item& item : items_) progress_.total += item.source.bytes();
+    while (const std::optional<size_t> surprise = write()) judge_from(*surprise);
+  }
+
+  void report(ConvertReport* out) const;
+
+ private:
+  // Finds the matrices off the lattice by a few thousand blocks of each.
+  void sample() {
+    for (Item& item : items_) {
+      if (!item.conditional || !is_float(item.source.dtype)) continue;
+      const LatticeStats found = transcoder_.sample(item.source, kSampleSpans);
+      if (is_off(item, found)) keep(item, found, true);
+    }
+  }
+
+  bool is_off(const Item& item, const LatticeStats& so_far) const {
+    if (so_far.refused > 0) return true;
+    return so_far.blocks - so_far.blocks_on_lattice > allowed_off_lattice(item, options_);
+  }
+
+  std::vector<io::TensorSpec> specs() const {
+    std::vector<io::TensorSpec> specs;
+    for (const Item& item : items_) specs.push_back({item.name, item.to, item.shape});
+    return specs;
+  }
+
+  // Writes everything, or stops at the first item that turned out to lie off the lattice where the
+  // sample did not see it: its type is declared in the file's head already, so the file is begun
+  // anew.
+  std::optional<size_t> write() {
+    int64_t bytes = kHeadBytes;
+    for (const Item& item : items_) bytes = add_or_throw(bytes, item.target_bytes(), "the result");
+    check_disk_space(options_.target, bytes);
+    const bool hf = options_.format == Format::kHfBf16;
+    const auto target = hf ? make_hf_target(options_, model_, side_, specs())
+                           : make_gguf_target(options_, model_, side_, specs());
+    for (size_t i = 0; i < items_.size(); ++i) {
+      if (!write_item(i, target->tensors())) return i;
+    }
+    if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
+    target->finish();
+    return std::nullopt;
+  }
+
+  bool write_item(size_t i, io::TensorWriter& writer) {
+    Item& item = items_[i];
+    writer.begin(item.name);
+    TranscodeRequest request;
+    request.to = item.to;
+    request.judge = item.judge;
+    request.sink = [&](std::span<const std::byte> bytes) { writer.append(bytes); };
+    request.advance = [&](int64_t bytes) { progress_.add(bytes, item.name); };
+    if (item.conditional) {
+      request.keep_going = [&](const Findings& f) { return !is_off(item, f.lattice); };
+    }
+    return transcoder_.run(item.source, request, &findings_[i]);
+  }
+
+  // Reads the rest to know of every surprise before the second pass.
+  void judge_from(size_t first) {
+    progress_.total = progress_.done;
+    for (const Item& item : items_) progress_.total += item.source.bytes();
+    for (size_t i = first; i < items_.size(); ++i) {
+      Item& item = items_[i];
+      if (!item.conditional) continue;
+      TranscodeRequest request;
+      request.judge = true;
+      request.keep_going = [&](const Findings& f) { return !is_off(item, f.lattice); };
+      if (!transcoder_.run(item.source, request, &findings_[i])) {
+        keep(item, findings_[i].lattice, false);
+      }
+    }
+  }
+
+  const ConvertOptions& options_;
+  const model::Model& model_;
+  const SideFiles& side_;
+  ThreadPool pool_;
+  Transcoder transcoder_;
+  std::vector<Item> items_;
+  std::vector<Findings> findings_;
+  ProgressCount progress_;
+};
+
+// A Q4_0 source is on its lattice by nature.
+LatticeStats copied_blocks(const Findings& f) {
+  LatticeStats s;
+  s.weights = s.weights_bit_exact = f.weights;
+  s.blocks = s.blocks_on_lattice = f.weights / quant::kBlock;
+  return s;
+}
+
+TensorReport report_item(const Item& item, const Findings& f) {
+  TensorReport t;
+  t.name = item.name;
+  t.source_name = item.source.name;
+  t.from = item.source.dtype;
+  t.to = item.to;
+  t.shape = item.shape;
+  t.bytes = item.target_bytes();
+  t.is_matrix = item.is_matrix;
+  t.weights = f.weights;
+  t.weights_bit_exact = f.weights_bit_exact;
+  t.note = item.note;
+  t.lattice = f.lattice;
+  t.judged = f.lattice.blocks > 0;
+  if (item.is_matrix && item.to == DType::kQ4_0 && item.source.dtype == DType::kQ4_0) {
+    t.lattice = copied_blocks(f);
+    t.judged = true;
+  }
+  // The sample saw some; by now all are known.
+  if (item.is_matrix && item.to != DType::kQ4_0 && t.judged && item.note.ends_with("lattice")) {
+    t.note = fmt::format("{} of {} blocks are off the Q4_0 lattice",
+                         t.lattice.blocks - t.lattice.blocks_on_lattice, t.lattice.blocks);
+  }
+  return t;
+}
+
+void Conversion::report(ConvertReport* out) const {
+  for (size_t i = 0; i < items_.size(); ++i) {
+    TensorReport t = report_item(items_[i], findings_[i]);
+    out->source_bytes += items_[i].source.bytes();
+    out->target_bytes += t.bytes;
+    if (t.is_matrix) {
+      ++out->matrices;
+      out->matrices_kept += !t.note.empty();
+      out->weights += t.weights;
+      out->weights_bit_exact += t.weights_bit_exact;
+      out->lattice.add(t.lattice);
+    }
+    out->tensors.push_back(std::move(t));
+  }
+}
+
+void add_hint(ConvertReport& r) {
+  const bool to_q4_0 =
+      r.options.format == Format::kGgufQ4_0 || r.options.format == Format::kGgufGoogle;
+  if (!to_q4_0 || r.matrices_kept * 2 <= r.matrices) return;
+  if (r.lattice.blocks_on_lattice * 2 > r.lattice.blocks) return;
+  r.hint =
+      "most matrices do not lie on the Q4_0 lattice: this checkpoint was not trained for it. "
+      "Convert its quantization-aware sibling, or round with --force-q4_0";
+}
+
+}  // namespace
+
+const char* name_of(Format format) {
+  for (const FormatName& f : kFormats) {
+    if (f.format == format) return f.name;
+  }
+  CHECK(false);
+}
+
+Format format_from_name(std::string_view name) {
+  std::string names;
+  for (const FormatName& f : kFormats) {
+    if (name == f.name) return f.format;
+    names += (names.empty() ? "" : ", ") + std::string(f.name);
+  }
+  for (const char* planned : kPlanned) {
+    if (name == planned) {
+      throw Error({"this format is not there yet", "", "--to", names, std::string(name), ""});
+    }
+  }
+  throw Error({"unknown format", "", "--to", names, std::string(name), ""});
+}
+
+ConvertReport convert(const ConvertOptions& options) {
+  CHECK(options.threads >= 1 && options.min_lattice_share >= 0 && options.min_lattice_share <= 1);
+  const auto begin = std::chrono::steady_clock::now();
+  ConvertReport report;
+  report.options = options;
+
+  io::Checkpoint checkpoint = io::open_checkpoint(options.source);
+  check_target(options, *checkpoint.tensors);
+  const SideFiles side = read_side_files(checkpoint);
+  const model::Naming naming = model::naming_of(checkpoint);
+  const model::Model model = model::load_model(std::move(checkpoint));
+  report.notes = model.notes;
+
+  Conversion conversion(options, model, naming, side);
+  conversion.run();
+  conversion.report(&report);
+  add_hint(report);
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return report;
+}
+
+}  // namespace carat::convert

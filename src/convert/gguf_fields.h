@@ -1,0 +1,26 @@
+// A model's GGUF metadata, in the keys, types and order of the published files.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "io/gguf_writer.h"
+#include "model/load.h"
+#include "text/vocab.h"
+
+namespace carat::convert {
+
+struct GgufMetadataInput {
+  const model::Config* config = nullptr;
+  const text::Vocab* vocab = nullptr;                     // null: no tokenizer keys
+  const model::GenerationDefaults* generation = nullptr;  // null: no sampling keys
+  std::string name;                                       // general.name
+  std::string chat_template;                              // empty: no key
+  DType matrices = DType::kQ4_0;                          // type of most matrices
+};
+
+// A vocabulary smaller than the embedding is filled up with unused entries "[PADn]": other programs
+// take the number of tokens for the number of rows. Throws Error.
+io::GgufFields gguf_fields(const GgufMetadataInput& input);
+
+}  // namespace carat::convert

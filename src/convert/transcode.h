@@ -1,0 +1,92 @@
+// One tensor's elements from a file, in another type, as a stream of byte windows.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/thread_pool.h"
+#include "convert/lattice_stats.h"
+#include "io/tensor_source.h"
+#include "tensor/dtype.h"
+
+namespace carat::convert {
+
+// Where a tensor's elements lie. Does not own the file.
+struct SourceTensor {
+  const RandomAccessFile* file = nullptr;
+  int64_t offset = 0;
+  DType dtype = DType::kF32;
+  int64_t elements = 0;
+  int64_t columns = 0;
+  std::string name;  // for errors
+
+  int64_t bytes() const { return row_bytes(dtype, elements); }
+};
+
+SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry& entry);
+
+bool is_float(DType dtype);  // F32, F16 or BF16
+
+// What became of a tensor's weights.
+struct Findings {
+  int64_t weights = 0;
+  int64_t weights_bit_exact = 0;  // as TensorReport's
+  LatticeStats lattice;           // if it was judged
+
+  void add(const Findings& other);
+};
+
+struct TranscodeRequest {
+  DType to = DType::kF32;
+  bool judge = false;  // look for the lattice even if `to` is not Q4_0
+  // Gets the target's bytes in order; on the caller's thread.
+  std::function<void(std::span<const std::byte>)> sink;
+  // Asked after each window with the findings so far; false ends the stream early. May be empty.
+  std::function<bool(const Findings& so_far)> keep_going;
+  // Source bytes of each window done. May be empty.
+  std::function<void(int64_t bytes)> advance;
+};
+
+// Reads with the file's own handle (nothing becomes resident), works on all threads of the pool.
+// Results do not depend on the number of threads. Not reentrant.
+class Transcoder {
+ public:
+  // `stop` (may be null) is looked at between windows: set, Interrupted is thrown.
+  explicit Transcoder(ThreadPool& pool, const std::atomic<bool>* stop = nullptr);
+  ~Transcoder();
+
+  // False if keep_going ended it. Without a sink the tensor is only judged. Throws Error naming the
+  // tensor: it cannot be read, decoded, or its values do not fit the type.
+  bool run(const SourceTensor& tensor, const TranscodeRequest& request, Findings* findings);
+
+  // Judges `spans` stretches of 64 blocks, evenly spread over a float tensor of whole blocks; all
+  // of it if it is no larger.
+  LatticeStats sample(const SourceTensor& tensor, int64_t spans);
+
+  // Decodes elements [begin, begin + n) of a tensor. `begin` and n are whole blocks of 256, or n
+  // reaches to the end.
+  static void decode(const SourceTensor& tensor, int64_t begin, int64_t n,
+                     std::vector<std::byte>& raw, float* out);
+
+  static constexpr int64_t kChunk = int64_t{1} << 18;  // elements that one thread takes
+
+ private:
+  struct Lane;
+  struct Job;
+  void chunk(const Job& job, int64_t index, Lane& lane, std::byte* out, Findings& findings) const;
+
+  ThreadPool& pool_;
+  const std::atomic<bool>* stop_;
+  std::vector<Lane> lanes_;        // per thread
+  std::vector<std::byte> window_;  // target bytes of a window
+  std::vector<Findings> parts_;    // per chunk of a window
+};
+
+}  // namespace carat::convert
