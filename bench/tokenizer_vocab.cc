@@ -69,6 +69,7 @@ void add_fixed(Pieces* pieces) {
   std::string spaces;
   for (int n = 1; n <= 31; ++n) pieces->add(spaces += kSpaceMark);
   for (char c = '!'; c <= '~'; ++c) pieces->add(std::string(1, c));
+  pieces->add_from_the_front(std::string(16, 'a'));
   constexpr std::pair<uint32_t, uint32_t> kScripts[] = {
       {0xa1, 0x24f}, {0x391, 0x3c9}, {0x410, 0x44f}, {0x3041, 0x30fe}, {0x4e00, 0x6200}};
   for (const auto& [first, last] : kScripts) {
