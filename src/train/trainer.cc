@@ -73,6 +73,65 @@ std::string text_if_there(const std::string& folder, const char* name) {
   return read_text_file(path.string(), int64_t{1} << 29);
 }
 
+// Rows of a batch, as the forward pass wants them.
+struct Rows {
+  std::vector<kernels::RowRef> rows;
+  std::vector<int32_t> wanted;
+
+  Rows(const Batch& batch, int64_t length) {
+    for (int64_t s = 0; s < batch.sequences; ++s) {
+      for (int64_t p = 0; p < length; ++p) {
+        wanted.push_back(static_cast<int32_t>(rows.size()));
+        rows.push_back({static_cast<int32_t>(s), static_cast<int32_t>(p)});
+      }
+    }
+  }
+  model::Step step(const Batch& batch) const {
+    model::Step s;
+    s.tokens = batch.tokens;
+    s.rows = rows;
+    s.wanted = wanted;
+    return s;
+  }
+};
+
+// What all workers share.
+struct Job {
+  const model::Weights& shapes;
+  const ParameterLayout& layout;
+  int64_t seq_len;
+  const float* values;   // what the forward pass reads
+  const float* teacher;  // or null
+};
+
+// One micro-batch at a time: its own tapes and gradients, so that several run side by side without
+// waiting for each other, and so that a micro-batch's gradient does not depend on who made it.
+class Worker {
+ public:
+  struct Sums {
+    double loss = 0, kld = 0, teacher_loss = 0, flops = 0;
+  };
+  // Works on the threads of `shared`, or alone.
+  Worker(const Job& job, ThreadPool* shared);
+
+  // Loss summed over the tokens, and weight times its gradient.
+  void train(const Batch& batch, double weight);
+  // Cross-entropy, and with a teacher KL and the teacher's cross-entropy, summed over the tokens.
+  void evaluate(const Batch& batch);
+
+  const Sums& sums() const { return sums_; }
+  const std::vector<float>& gradients() const { return gradients_; }
+
+ private:
+  double flops() const { return tape_->flops() + (teacher_ ? teacher_->flops() : 0); }
+
+  std::unique_ptr<ThreadPool> own_;
+  const Job& job_;
+  std::vector<float> gradients_;
+  std::unique_ptr<Tape<float>> tape_, still_, teacher_;
+  Sums sums_;
+};
+
 // One run: everything it works on.
 class Run {
  public:
@@ -97,7 +156,9 @@ class Run {
   void start_state();
   // What the forward pass reads: the weights themselves, or their quantized values.
   const float* forward_values();
-  double forward_backward(const Batch& batch, double weight);
+  // Runs f(worker, k) for micro-batches k < n, several at a time, and done(worker) in their order.
+  template <class F, class Done>
+  void for_micro_batches(int64_t n, F&& f, Done&& done);
   double step();
   void evaluate(bool whole);
   void update_progress();
@@ -119,13 +180,14 @@ class Run {
 
   TrainState state_;
   std::vector<float> gradients_, quantized_;
-  std::unique_ptr<Tape<float>> tape_, teacher_tape_;
+  std::unique_ptr<Job> job_;
+  std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<uint8_t> start_codes_;
   double median_scale_ = 0;
 
   int64_t steps_ = 0, warmup_ = 0, first_step_ = 0;
   Clock::time_point started_, training_started_;
-  double evaluation_seconds_ = 0, evaluation_flops_ = 0;
+  double evaluation_seconds_ = 0, flops_ = 0;
   TrainProgress progress_;
   TrainResult result_;
 };
@@ -257,11 +319,33 @@ void Run::start_state() {
     values = quantized_.data();
     start_codes_ = quant_codes(layout_, start_.data(), pool_);
     median_scale_ = median_scale(layout_, start_.data());
-    teacher_tape_ = std::make_unique<Tape<float>>(layout_, teacher_.data(), nullptr, pool_);
   }
   start_.clear();
   start_.shrink_to_fit();
-  tape_ = std::make_unique<Tape<float>>(layout_, values, gradients_.data(), pool_);
+  job_ = std::make_unique<Job>(
+      Job{shapes_, layout_, options_.seq_len, values, qat() ? teacher_.data() : nullptr});
+  // One micro-batch a step: its rows are what threads share. Else each thread has its own.
+  const int64_t micro_batches = options_.batch / options_.micro_batch;
+  const int64_t n_workers = std::min<int64_t>(pool_.size(), micro_batches);
+  for (int64_t i = 0; i < n_workers; ++i) {
+    workers_.push_back(std::make_unique<Worker>(*job_, n_workers == 1 ? &pool_ : nullptr));
+  }
+}
+
+template <class F, class Done>
+void Run::for_micro_batches(int64_t n, F&& f, Done&& done) {
+  const auto width = static_cast<int64_t>(workers_.size());
+  for (int64_t first = 0; first < n; first += width) {
+    const int64_t count = std::min(width, n - first);
+    if (width == 1) {
+      f(*workers_[0], first);
+    } else {
+      pool_.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t i = begin; i < end; ++i) f(*workers_[static_cast<size_t>(i)], first + i);
+      });
+    }
+    for (int64_t i = 0; i < count; ++i) done(*workers_[static_cast<size_t>(i)]);
+  }
 }
 
 const float* Run::forward_values() {
@@ -270,44 +354,53 @@ const float* Run::forward_values() {
   return quantized_.data();
 }
 
-// Rows of a batch, as the forward pass wants them.
-struct Rows {
-  std::vector<kernels::RowRef> rows;
-  std::vector<int32_t> wanted;
-
-  Rows(int64_t sequences, int64_t length) {
-    for (int64_t s = 0; s < sequences; ++s) {
-      for (int64_t p = 0; p < length; ++p) {
-        wanted.push_back(static_cast<int32_t>(rows.size()));
-        rows.push_back({static_cast<int32_t>(s), static_cast<int32_t>(p)});
-      }
-    }
+Worker::Worker(const Job& job, ThreadPool* shared)
+    : own_(shared ? nullptr : std::make_unique<ThreadPool>(1)), job_(job) {
+  ThreadPool& pool = shared ? *shared : *own_;
+  gradients_.resize(static_cast<size_t>(job.layout.total()));
+  tape_ = std::make_unique<Tape<float>>(job.layout, job.values, gradients_.data(), pool);
+  still_ = std::make_unique<Tape<float>>(job.layout, job.values, nullptr, pool);
+  if (job.teacher) {
+    teacher_ = std::make_unique<Tape<float>>(job.layout, job.teacher, nullptr, pool);
   }
-  model::Step step(const Batch& batch) const {
-    model::Step s;
-    s.tokens = batch.tokens;
-    s.rows = rows;
-    s.wanted = wanted;
-    return s;
-  }
-};
+}
 
-// Sum of the losses of one micro-batch; adds weight times its gradient.
-double Run::forward_backward(const Batch& batch, double weight) {
-  const Rows rows(batch.sequences, options_.seq_len);
-  const model::Step step = rows.step(batch);
+void Worker::train(const Batch& batch, double weight) {
+  std::fill(gradients_.begin(), gradients_.end(), 0.0f);
+  const Rows rows(batch, job_.seq_len);
   tape_->reset();
-  const kernels::Value logits = model::forward(shapes_, *tape_, step);
-  double loss = 0;
-  if (qat()) {
-    teacher_tape_->reset();
-    const kernels::Value target = model::forward(shapes_, *teacher_tape_, step);
-    loss = tape_->distillation(logits, teacher_tape_->data(target), weight);
+  const double before = flops();
+  const kernels::Value logits = model::forward(job_.shapes, *tape_, rows.step(batch));
+  if (teacher_) {
+    teacher_->reset();
+    const kernels::Value target = model::forward(job_.shapes, *teacher_, rows.step(batch));
+    sums_ = {tape_->distillation(logits, teacher_->data(target), weight), 0, 0, 0};
   } else {
-    loss = tape_->cross_entropy(logits, batch.targets, weight);
+    sums_ = {tape_->cross_entropy(logits, batch.targets, weight), 0, 0, 0};
   }
   tape_->backward();
-  return loss;
+  sums_.flops = flops() - before;
+}
+
+void Worker::evaluate(const Batch& batch) {
+  const Rows rows(batch, job_.seq_len);
+  still_->reset();
+  const kernels::Value logits = model::forward(job_.shapes, *still_, rows.step(batch));
+  sums_ = {still_->cross_entropy(logits, batch.targets, 0), 0, 0, 0};
+  if (!teacher_) return;
+  teacher_->reset();
+  const kernels::Value target = model::forward(job_.shapes, *teacher_, rows.step(batch));
+  sums_.kld = still_->distillation(logits, teacher_->data(target), 0);
+  sums_.teacher_loss = teacher_->cross_entropy(target, batch.targets, 0);
+}
+
+void add_to(std::vector<float>& sum, const std::vector<float>& x, ThreadPool& pool) {
+  const auto n = static_cast<int64_t>(x.size());
+  constexpr int64_t kPiece = 65536;
+  pool.parallel_for(ceil_div(n, kPiece), 1, [&](int64_t begin, int64_t end, int) {
+    loops<float>().axpy(std::min(n, end * kPiece) - begin * kPiece, 1.0f, x.data() + begin * kPiece,
+                        sum.data() + begin * kPiece);
+  });
 }
 
 // Mean loss of the step, in nats a token.
@@ -315,11 +408,20 @@ double Run::step() {
   forward_values();
   std::fill(gradients_.begin(), gradients_.end(), 0.0f);
   const double weight = 1.0 / static_cast<double>(options_.batch * options_.seq_len);
-  double loss = 0;
-  for (int64_t s = 0; s < options_.batch; s += options_.micro_batch) {
-    const int64_t first = state_.step * options_.batch + s;
-    loss += forward_backward(data_->batch(first, options_.micro_batch), weight);
+  const int64_t n_micro = options_.batch / options_.micro_batch;
+  std::vector<Batch> batches;
+  for (int64_t k = 0; k < n_micro; ++k) {
+    batches.push_back(data_->batch(state_.step * options_.batch + k * options_.micro_batch,
+                                   options_.micro_batch));
   }
+  double loss = 0;
+  for_micro_batches(
+      n_micro, [&](Worker& w, int64_t k) { w.train(batches[static_cast<size_t>(k)], weight); },
+      [&](const Worker& w) {
+        loss += w.sums().loss;
+        flops_ += w.sums().flops;
+        add_to(gradients_, w.gradients(), pool_);
+      });
   const double norm = global_norm(gradients_.data(), layout_.total(), pool_);
   if (!std::isfinite(loss) || !std::isfinite(norm)) {
     throw Error({"training diverged",
@@ -347,26 +449,23 @@ double Run::step() {
 void Run::evaluate(bool whole) {
   if (!held_out_) return;
   const Clock::time_point start = Clock::now();
-  const double flops = teacher_tape_ ? teacher_tape_->flops() : 0;
-  const float* values = forward_values();
-  Tape<float> tape(layout_, values, nullptr, pool_);
+  forward_values();
   int64_t sequences = held_out_->sequences();
   if (!whole) {
     sequences = std::clamp<int64_t>(options_.eval_tokens / options_.seq_len, 1, sequences);
   }
+  const int64_t size = options_.micro_batch;
   double loss = 0, kld = 0, teacher_loss = 0;
-  for (int64_t s = 0; s < sequences; s += options_.micro_batch) {
-    const Batch batch = held_out_->batch(s, std::min(options_.micro_batch, sequences - s));
-    const Rows rows(batch.sequences, options_.seq_len);
-    tape.reset();
-    const kernels::Value logits = model::forward(shapes_, tape, rows.step(batch));
-    loss += tape.cross_entropy(logits, batch.targets, 0);
-    if (!qat()) continue;
-    teacher_tape_->reset();
-    const kernels::Value target = model::forward(shapes_, *teacher_tape_, rows.step(batch));
-    kld += tape.distillation(logits, teacher_tape_->data(target), 0);
-    teacher_loss += teacher_tape_->cross_entropy(target, batch.targets, 0);
-  }
+  for_micro_batches(
+      ceil_div(sequences, size),
+      [&](Worker& w, int64_t k) {
+        w.evaluate(held_out_->batch(k * size, std::min(size, sequences - k * size)));
+      },
+      [&](const Worker& w) {
+        loss += w.sums().loss;
+        kld += w.sums().kld;
+        teacher_loss += w.sums().teacher_loss;
+      });
   const double tokens = static_cast<double>(sequences * options_.seq_len);
   progress_.evaluated = true;
   progress_.validation_loss = loss / tokens;
@@ -379,7 +478,6 @@ void Run::evaluate(bool whole) {
     progress_.codes_changed = static_cast<double>(changed) / static_cast<double>(codes.size());
   }
   evaluation_seconds_ += seconds_since(start);
-  if (teacher_tape_) evaluation_flops_ += teacher_tape_->flops() - flops;
 }
 
 void Run::update_progress() {
@@ -393,9 +491,7 @@ void Run::update_progress() {
   const auto done = static_cast<double>(state_.step - first_step_);
   if (done <= 0 || seconds <= 0) return;
   p.tokens_per_second = done * static_cast<double>(options_.batch * options_.seq_len) / seconds;
-  double flops = tape_->flops();
-  if (teacher_tape_) flops += teacher_tape_->flops();
-  p.gflops = (flops - evaluation_flops_) / seconds * 1e-9;
+  p.gflops = flops_ / seconds * 1e-9;
   p.seconds_left = seconds / done * static_cast<double>(steps_ - state_.step);
 }
 
