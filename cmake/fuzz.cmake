@@ -16,3 +16,11 @@ foreach(source ${fuzz_sources})
     add_test(NAME fuzz_${name} COMMAND ${target} ${PROJECT_SOURCE_DIR}/fuzz/corpus/${name})
   endif()
 endforeach()
+
+# Writes the seeds that are made in code; run by hand after changing src/io/testing/bad_*_files.h.
+if(CARAT_TESTS)
+  add_executable(write_corpus_program EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/fuzz/write_corpus.cc)
+  target_include_directories(write_corpus_program PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  add_custom_target(write_corpus
+    COMMAND write_corpus_program ${PROJECT_SOURCE_DIR}/fuzz/corpus)
+endif()

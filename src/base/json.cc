@@ -41,6 +41,10 @@ Json parse_json(std::string_view text, const JsonLimits& limits) {
     throw Error({"the JSON text is too large", {}, {}, "at most " + std::to_string(limits.max_bytes) + " bytes",
                  std::to_string(text.size()) + " bytes", {}});
   }
+  // The library takes a NUL byte for the end and would ignore what follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    throw Error({"not valid JSON: a NUL byte", {}, place_of(text, nul), {}, {}, {}});
+  }
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const auto callback = [&](int depth, Json::parse_event_t event, Json& value) {
     using E = Json::parse_event_t;

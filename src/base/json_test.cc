@@ -23,6 +23,7 @@ TEST(Json, RefusesWhatItMust) {
   EXPECT_NE(error_of("{\n\"a\":x}").find("line 2"), std::string::npos);
   EXPECT_NE(error_of("1 2").find("not valid JSON"), std::string::npos);
   EXPECT_NE(error_of("\"\xff\"").find("not valid JSON"), std::string::npos);
+  EXPECT_NE(error_of(std::string("1\0 2", 4)).find("NUL"), std::string::npos);
   EXPECT_EQ(error_of("{\"a\":{\"x\":1},\"b\":{\"x\":1}}"), "");
 }
 
