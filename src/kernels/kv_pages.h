@@ -6,7 +6,8 @@
 //   V      the same
 //   K, V scales  [n_kv_heads][kKvPageTokens] float each, int8 only: value = code * scale
 // int8 codes: scale = max|x| / 127 over the head's vector of one position, code =
-// round-half-even(x / scale), an all-zero vector has scale 0.
+// round-half-even(x * (1 / scale)); a vector below 2^-100 has scale 0, one that is not finite scale
+// NaN, both with codes 0.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,300 @@
+// The promises of ops.h: the bits of a row do not depend on the rows that share the call, on the
+// number of threads, on fused or simple ops, nor (of CpuOps) on the table of kernels.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/cpu_ops_test_util.h"
+#include "kernels/scalar/attention.h"
+#include "tensor/compare.h"
+
+namespace carat::kernels {
+namespace {
+
+using test::consecutive_rows;
+using test::Floats;
+using test::normal;
+using test::OwnedCache;
+using test::OwnedWeight;
+
+Floats values_of(const CpuOps& ops, const Value& x) {
+  const auto v = ops.view(x);
+  return {v.begin(), v.end()};
+}
+
+// f on every table with 1 to 4 threads: all results have the bits of the scalar table on one.
+void expect_same_everywhere(const std::string& what, const std::function<Floats(CpuOps&)>& f) {
+  Floats want;
+  {
+    ThreadPool pool(1);
+    CpuOps ops(pool, generic_kernels());
+    want = f(ops);
+  }
+  ASSERT_FALSE(want.empty());
+  for (const KernelTable* table : supported_kernels()) {
+    for (int threads = 1; threads <= 4; ++threads) {
+      ThreadPool pool(threads);
+      CpuOps ops(pool, *table);
+      const Floats got = f(ops);
+      ASSERT_EQ(first_bit_difference(got, want), -1)
+          << what << ", " << table->isa << ", " << threads
+          << " threads: " << to_string(compare(got, want));
+    }
+  }
+}
+
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
+                            DType::kQ4_0, DType::kQ8_0, DType::kQ6_K};
+
+TEST(Determinism, LinearOnThreadsAndTables) {
+  Rng rng(31);
+  for (DType dtype : kTypes) {
+    const OwnedWeight w(rng, dtype, 1, 203, 512);
+    for (int64_t n : {1, 2, 5, 11}) {
+      const Floats x = normal(rng, n * 512);
+      expect_same_everywhere(std::string("linear ") + name_of(dtype), [&](CpuOps& ops) {
+        return values_of(ops, ops.linear(ops.input(n, 512, x), w));
+      });
+    }
+  }
+}
+
+TEST(Determinism, LinearRowsAloneAndTogether) {
+  Rng rng(32);
+  ThreadPool pool(2);
+  CpuOps ops(pool);
+  for (DType dtype : kTypes) {
+    const OwnedWeight w(rng, dtype, 1, 45, 256 * 9);  // more columns than one panel
+    const int64_t n = 23;
+    const Value x = ops.input(n, w.weight.cols, normal(rng, n * w.weight.cols));
+    const Floats all = values_of(ops, ops.linear(x, w));
+    for (int64_t size : {1, 2, 3, 4, 5, 7}) {
+      for (int32_t begin = 0; begin + size <= n; begin += 6) {
+        std::vector<int32_t> rows;
+        for (int32_t r = 0; r < size; ++r) rows.push_back(begin + r);
+        const Floats part = values_of(ops, ops.linear(ops.take_rows(x, rows), w));
+        const std::span<const float> want(all.data() + begin * 45, part.size());
+        ASSERT_EQ(first_bit_difference(part, want), -1) << name_of(dtype) << " " << size;
+      }
+    }
+  }
+}
+
+TEST(Determinism, FusedAndSimple) {
+  Rng rng(33);
+  const int64_t n = 5, dim = 256, width = 144;
+  const Floats x = normal(rng, n * dim), y = normal(rng, n * dim, 30.0f);
+  const OwnedWeight norm(rng, DType::kF32, 1, 1, dim);
+  for (DType gate_type : kTypes) {
+    for (DType up_type : {gate_type, DType::kF16, DType::kQ8_0}) {
+      const OwnedWeight gate(rng, gate_type, 1, width, dim), up(rng, up_type, 1, width, dim);
+      expect_same_everywhere("gated", [&](CpuOps& ops) {
+        const Value a = ops.input(n, dim, x);
+        const Floats fused = values_of(ops, ops.gated(a, gate, up));
+        EXPECT_EQ(fused, values_of(ops, ops.Ops::gated(a, gate, up)));
+        return fused;
+      });
+    }
+  }
+  expect_same_everywhere("add_norm", [&](CpuOps& ops) {
+    const Value a = ops.input(n, dim, x), b = ops.input(n, dim, y);
+    const Floats fused = values_of(ops, ops.add_norm(a, b, norm, 1e-6f));
+    EXPECT_EQ(fused, values_of(ops, ops.Ops::add_norm(a, b, norm, 1e-6f)));
+    return fused;
+  });
+}
+
+TEST(Determinism, RowOps) {
+  Rng rng(34);
+  const int64_t n = 150, cols = 512;
+  const Floats x = normal(rng, n * cols), y = normal(rng, n * cols);
+  const OwnedWeight norm(rng, DType::kF32, 1, 1, 64);
+  Rope rope{64, {}};
+  for (int i = 0; i < 32; ++i) rope.inverse_frequency.push_back(std::pow(0.7f, i));
+  const std::vector<RowRef> rows = consecutive_rows(17, 17 + n);
+  expect_same_everywhere("row ops", [&](CpuOps& ops) {
+    const Value a = ops.input(n, cols, x), b = ops.input(n, cols, y);
+    Value v = ops.rope(ops.rms_norm(a, &norm.weight, 64, 1e-6f), rope, rows);
+    v = ops.softcap(ops.geglu(v, ops.scale(ops.add(v, b), 0.7f)), 5.0f);
+    return values_of(ops, v);
+  });
+}
+
+struct AttentionCase {
+  int64_t n, heads, kv_heads, dim, window;
+};
+
+// Prefill in chunks and then every query alone; all with the bits of one call for everything.
+void check_attention(const AttentionCase& c, KvType type) {
+  Rng rng(35);
+  const int64_t q_cols = c.heads * c.dim, kv_cols = c.kv_heads * c.dim;
+  const Floats q = normal(rng, c.n * q_cols, 0.4f), k = normal(rng, c.n * kv_cols),
+               v = normal(rng, c.n * kv_cols);
+  // chunk 0: all but the last five positions, then those one by one.
+  const auto run = [&](CpuOps& ops, int64_t chunk) {
+    OwnedCache cache(type, c.kv_heads, c.dim, c.n);
+    Floats out;
+    for (int64_t begin = 0, end; begin < c.n; begin = end) {
+      end = chunk > 0 ? begin + chunk : begin == 0 ? c.n - 5 : begin + 1;
+      end = std::min(end, c.n);
+      const int64_t n = end - begin;
+      const std::vector<RowRef> rows = consecutive_rows(begin, end);
+      const AttentionCall call{.n_heads = c.heads,
+                               .n_kv_heads = c.kv_heads,
+                               .head_dim = c.dim,
+                               .window = c.window,
+                               .q_rows = rows,
+                               .kv_rows = rows,
+                               .sequences = {&cache.layer, 1}};
+      const auto part = [&](const Floats& x, int64_t cols) {
+        return ops.input(
+            n, cols,
+            std::span(x).subspan(static_cast<size_t>(begin * cols), static_cast<size_t>(n * cols)));
+      };
+      const Floats y =
+          values_of(ops, ops.attention(part(q, q_cols), part(k, kv_cols), part(v, kv_cols), call));
+      out.insert(out.end(), y.begin(), y.end());
+      // What the window has left may leave the cache.
+      for (size_t p = 0; c.window > 0 && p < cache.pages.size(); ++p) {
+        if (static_cast<int64_t>(p + 1) * kKvPageTokens <= end - c.window + 1) {
+          cache.pages[p] = nullptr;
+        }
+      }
+    }
+    return out;
+  };
+  for (int64_t chunk : {int64_t{0}, int64_t{1}, int64_t{7}, int64_t{64}, c.n}) {
+    if (chunk > 0 && c.n > 300) continue;
+    const std::string what = "attention in chunks of " + std::to_string(chunk);
+    Floats whole;
+    {
+      ThreadPool pool(1);
+      CpuOps ops(pool);
+      whole = run(ops, c.n);
+    }
+    expect_same_everywhere(what, [&](CpuOps& ops) {
+      const Floats got = run(ops, chunk);
+      EXPECT_EQ(first_bit_difference(got, whole), -1) << what;
+      return got;
+    });
+  }
+  if (type == KvType::kF32) {
+    std::vector<int32_t> positions;
+    for (int32_t t = 0; t < c.n; ++t) positions.push_back(t);
+    Floats want(q.size()), scratch(static_cast<size_t>(kKvPageTokens + c.dim));
+    scalar::attention(q.data(), positions.data(), c.n, k.data(), v.data(), c.heads, c.kv_heads,
+                      c.dim, c.window, scratch.data(), want.data());
+    ThreadPool pool(2);
+    CpuOps ops(pool);
+    EXPECT_EQ(first_bit_difference(run(ops, c.n), want), -1);
+  }
+}
+
+class DeterminismOfAttention : public testing::TestWithParam<KvType> {};
+INSTANTIATE_TEST_SUITE_P(Kv, DeterminismOfAttention,
+                         testing::Values(KvType::kF32, KvType::kF16, KvType::kI8));
+
+TEST_P(DeterminismOfAttention, GlobalGrouped) { check_attention({140, 4, 1, 32, 0}, GetParam()); }
+TEST_P(DeterminismOfAttention, LocalOneHeadEach) {
+  check_attention({150, 2, 2, 16, 70}, GetParam());
+}
+TEST_P(DeterminismOfAttention, LocalShortWindow) {
+  check_attention({135, 6, 2, 24, 5}, GetParam());
+}
+TEST_P(DeterminismOfAttention, OddHeadSize) { check_attention({70, 3, 1, 20, 0}, GetParam()); }
+TEST_P(DeterminismOfAttention, LongGlobal) { check_attention({330, 4, 1, 64, 0}, GetParam()); }
+
+// Several sequences in one call, of different lengths and in mixed order, against each alone.
+TEST_P(DeterminismOfAttention, SequencesTogetherAndAlone) {
+  Rng rng(36);
+  const int64_t heads = 4, kv_heads = 2, dim = 32, lengths[] = {200, 65, 1};
+  expect_same_everywhere("batch", [&](CpuOps& ops) {
+    std::vector<OwnedCache> caches;
+    std::vector<KvLayer> layers;
+    Rng data(37);
+    const auto call_for = [&](const std::vector<RowRef>& q, const std::vector<RowRef>& kv) {
+      return AttentionCall{.n_heads = heads,
+                           .n_kv_heads = kv_heads,
+                           .head_dim = dim,
+                           .window = 100,
+                           .q_rows = q,
+                           .kv_rows = kv,
+                           .sequences = layers};
+    };
+    for (int64_t n : lengths) caches.emplace_back(GetParam(), kv_heads, dim, n);
+    for (const OwnedCache& c : caches) layers.push_back(c.layer);
+    for (int32_t s = 0; s < 3; ++s) {
+      const auto rows = consecutive_rows(0, lengths[s], s);
+      const int64_t n = lengths[s];
+      (void)ops.attention(ops.input(0, heads * dim, {}),
+                          ops.input(n, kv_heads * dim, normal(data, n * kv_heads * dim)),
+                          ops.input(n, kv_heads * dim, normal(data, n * kv_heads * dim)),
+                          call_for({}, rows));
+    }
+    const std::vector<RowRef> rows = {{2, 0}, {0, 199}, {1, 64}, {1, 3}, {0, 63}, {0, 64}};
+    const Value q = ops.input(6, heads * dim, normal(data, 6 * heads * dim));
+    const Floats together = values_of(ops, ops.attention(q, nullptr, nullptr, call_for(rows, {})));
+    for (int32_t t = 0; t < 6; ++t) {
+      const std::vector<RowRef> row = {rows[static_cast<size_t>(t)]};
+      const Floats alone = values_of(
+          ops, ops.attention(ops.take_rows(q, {&t, 1}), nullptr, nullptr, call_for(row, {})));
+      const std::span<const float> want(together.data() + t * heads * dim, alone.size());
+      EXPECT_EQ(first_bit_difference(alone, want), -1) << "row " << t;
+    }
+    return together;
+  });
+}
+
+// A unit of rows far apart must not read the pages between them, which may be gone.
+TEST(Determinism, PagesBetweenWindowsAreNotRead) {
+  Rng rng(38);
+  OwnedCache cache(KvType::kF16, 1, 16, 400);
+  ThreadPool pool(1);
+  CpuOps ops(pool);
+  const auto all = consecutive_rows(0, 400);
+  const std::vector<RowRef> rows = {{0, 10}, {0, 390}};
+  AttentionCall call{.n_heads = 2,
+                     .n_kv_heads = 1,
+                     .head_dim = 16,
+                     .window = 20,
+                     .q_rows = {},
+                     .kv_rows = all,
+                     .sequences = {&cache.layer, 1}};
+  (void)ops.attention(ops.input(0, 32, {}), ops.input(400, 16, normal(rng, 400 * 16)),
+                      ops.input(400, 16, normal(rng, 400 * 16)), call);
+  for (size_t p = 1; p < 5; ++p) cache.pages[p] = nullptr;
+  call.q_rows = rows;
+  const Floats y =
+      values_of(ops, ops.attention(ops.input(2, 32, normal(rng, 64)), nullptr, nullptr, call));
+  for (float x : y) EXPECT_TRUE(std::isfinite(x));
+}
+
+TEST(Determinism, Experts) {
+  Rng rng(39);
+  const int64_t n = 21, dim = 256, ffn = 64, n_experts = 6, top_k = 3;
+  for (DType dtype : {DType::kF32, DType::kQ4_0, DType::kQ8_0}) {
+    const OwnedWeight gate_up(rng, dtype, n_experts, 2 * ffn, dim),
+        down(rng, dtype, n_experts, dim, ffn);
+    const OwnedWeight scales(rng, DType::kF32, 1, 1, n_experts);
+    const Floats x = normal(rng, n * dim), logits = normal(rng, n * n_experts);
+    expect_same_everywhere(std::string("experts ") + name_of(dtype), [&](CpuOps& ops) {
+      const Value in = ops.input(n, dim, x), l = ops.input(n, n_experts, logits);
+      const Floats all =
+          values_of(ops, ops.experts(in, ops.route(l, scales, top_k), gate_up, down));
+      for (int32_t t = 0; t < n; t += 5) {
+        const Value row = ops.take_rows(in, {&t, 1});
+        const Route route = ops.route(ops.take_rows(l, {&t, 1}), scales, top_k);
+        const Floats alone = values_of(ops, ops.experts(row, route, gate_up, down));
+        EXPECT_EQ(first_bit_difference(
+                      alone, std::span(all).subspan(static_cast<size_t>(t * dim), alone.size())),
+                  -1);
+      }
+      return all;
+    });
+  }
+}
+
+}  // namespace
+}  // namespace carat::kernels
