@@ -13,10 +13,10 @@
 // Canonical sums. On one ISA the result of a row is bit-identical whatever other rows share the
 // call, whatever the number of threads and whether a fused or a simple op made it:
 //   * dot product with a quantized matrix (Q4_0, Q8_0, Q6_K): the row of x is quantized to int8 per
-//     32 elements (scale = max|x|/127, code = round half to even of x * (1/scale); a block below 2^-100
-//     is zero, one with a value that is not finite makes the result NaN); per block of 32 an exact integer sum
-//     (Q6_K: of its two 16-element halves, each times its integer scale), then one float fused
-//     multiply-add acc += (d_w * d_x) * float(sum), blocks in ascending order;
+//     32 elements (scale = max|x| / 127, code = round half to even of x * (1 / scale); a block below
+//     2^-100 is zero, one with a value that is not finite makes the result NaN); per block of 32 an
+//     exact integer sum (Q6_K: of its two 16-element halves, each times its integer scale), then one
+//     float fused multiply-add acc += (d_w * d_x) * float(sum), blocks in ascending order;
 //   * dot product of floats (F32, F16, BF16): 8 lanes, element i goes to lane i mod 8 by fused
 //     multiply-add in ascending order, then lanes are added as ((0+4)+(2+6))+((1+5)+(3+7));
 //     a tail shorter than 8 is treated as padded with zeros;
@@ -25,7 +25,8 @@
 //   * attention: keys in segments of kKvPageTokens positions counted from position 0; inside a
 //     segment the float dot above (int8 pages: of q and the codes, then times the key's scale), the
 //     maximum, weights summed in 8 lanes by place in the segment, weight (times the value's scale)
-//     times value accumulated in ascending position; partial results (maximum, sum, vector) joined in ascending segment order;
+//     times value added in ascending position; partial results (maximum, sum, vector) joined in
+//     ascending segment order;
 //   * experts: added in router rank order.
 #pragma once
 
