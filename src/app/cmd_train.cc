@@ -8,6 +8,7 @@
 #include "app/progress.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "train/make_tokenizer.h"
 #include "train/trainer.h"
 
 namespace carat::app {
@@ -45,6 +46,8 @@ class TrainCommand final : public Command {
             "the same weights bit for bit, whatever the number of threads. Ctrl-C finishes the "
             "step, saves the checkpoint and ends; --resume goes on as if nothing had happened.",
         .examples = {
+            {"carat train --new-tokenizer 2048 --text train.txt --out tokenizer",
+             "learns a tokenizer of 2048 entries; writes tokenizer/tokenizer.json"},
             {"carat train --config config.json --tokenizer tokenizer.json --text train.txt \\\n"
              "      --validation test.txt --tokens 6000000 --out teacher",
              "pre-trains a model of the shape in config.json"},
@@ -75,6 +78,13 @@ class TrainCommand final : public Command {
          .value = "FILE",
          .target = &options_.tokenizer,
          .help = "tokenizer.json; without it, the one beside --init or --teacher"},
+        {.names = "--new-tokenizer",
+         .value = "N",
+         .target = &new_tokenizer_,
+         .help = "trains no model: learns a tokenizer of N entries from --text",
+         .lowest = 512,
+         .highest = 262144,
+         .default_text = "none"},
         {.names = "--config",
          .value = "FILE",
          .target = &options_.config,
@@ -196,6 +206,7 @@ class TrainCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    if (new_tokenizer_ > 0) return run_new_tokenizer();
     if ((options_.steps > 0) == (options_.tokens > 0)) {
       throw UsageError("exactly one of --tokens and --steps says how long to train");
     }
@@ -226,6 +237,26 @@ class TrainCommand final : public Command {
   }
 
  private:
+  int run_new_tokenizer() const {
+    const train::TokenizerResult r = train::make_tokenizer(text_, new_tokenizer_, options_.out_dir);
+    const double ratio =
+        static_cast<double>(r.bytes) / static_cast<double>(std::max<int64_t>(1, r.tokens));
+    if (json_) {
+      Json j;
+      j["vocab_size"] = new_tokenizer_;
+      j["bytes"] = r.bytes;
+      j["tokens"] = r.tokens;
+      j["bytes_per_token"] = ratio;
+      j["out"] = options_.out_dir;
+      fmt::print("{}\n", to_json_text(j, 2));
+    } else {
+      fmt::print(
+          "{} entries; the text's {} bytes become {} tokens, {:.2f} bytes a token\nwrote {}\n",
+          new_tokenizer_, r.bytes, r.tokens, ratio, options_.out_dir);
+    }
+    return kDone;
+  }
+
   static std::string either(double pretrain, double qat) {
     return pretrain == qat ? fmt::format("{}", pretrain)
                            : fmt::format("{}, with --teacher {}", pretrain, qat);
@@ -296,6 +327,7 @@ class TrainCommand final : public Command {
   std::optional<double> learning_rate_, final_lr_ratio_, weight_decay_, beta1_, beta2_, clip_norm_;
   int64_t seed_ = 1;
   int64_t threads_ = 0;
+  int64_t new_tokenizer_ = 0;
   bool json_ = false;
 };
 
