@@ -7,6 +7,12 @@
 namespace carat::kernels::avx2 {
 namespace {
 
+CARAT_INLINE float max_lane(__m256 v) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
 // Scores of kKeys keys with kQueries queries: score[q * kKvPageTokens + key].
 template <int kQueries, int kKeys>
 CARAT_INLINE void score_tile(const float* q, const float* k, int64_t head_dim, float* score) {
@@ -34,7 +40,12 @@ CARAT_INLINE void score_tile(const float* q, const float* k, int64_t head_dim, f
     }
   }
   for (int i = 0; i < kQueries; ++i) {
-    for (int j = 0; j < kKeys; ++j) score[i * kKvPageTokens + j] = add_lanes(acc[i][j]);
+    float* out = score + i * kKvPageTokens;
+    if constexpr (kKeys == 4) {
+      _mm_storeu_ps(out, add_lanes(acc[i][0], acc[i][1], acc[i][2], acc[i][3]));
+    } else {
+      for (int j = 0; j < kKeys; ++j) out[j] = add_lanes(acc[i][j]);
+    }
   }
 }
 
@@ -61,12 +72,15 @@ CARAT_INLINE void softmax_weights(const KeySegment& keys, float* score, float* m
     });
   }
   const int64_t last = keys.first + keys.n;
-  float max = score[keys.first];
-  for (int64_t i = keys.first + 1; i < last; ++i) max = score[i] > max ? score[i] : max;
-
   const int64_t begin = keys.first / 8 * 8, end = (last + 7) / 8 * 8;
   for (int64_t i = begin; i < keys.first; ++i) score[i] = -__builtin_inff();
   for (int64_t i = last; i < end; ++i) score[i] = -__builtin_inff();
+  // A NaN may or may not become the maximum; its own weight is NaN either way.
+  __m256 most = _mm256_loadu_ps(score + begin);
+  for (int64_t i = begin + 8; i < end; i += 8) {
+    most = _mm256_max_ps(_mm256_loadu_ps(score + i), most);
+  }
+  const float max = max_lane(most);
   const __m256 m = _mm256_set1_ps(max);
   __m256 sum = _mm256_setzero_ps();
   for (int64_t i = begin; i < end; i += 8) {

@@ -59,8 +59,15 @@ CARAT_INLINE void tile(const std::byte* const* row, int64_t cols, const float* x
       }
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int t = 0; t < kTokens; ++t) y[t * y_stride + r] = add_lanes(acc[r][t]);
+  for (int t = 0; t < kTokens; ++t) {
+    float* out = y + t * y_stride;
+    if constexpr (kRows % 4 == 0) {
+      for (int r = 0; r < kRows; r += 4) {
+        _mm_storeu_ps(out + r, add_lanes(acc[r][t], acc[r + 1][t], acc[r + 2][t], acc[r + 3][t]));
+      }
+    } else {
+      for (int r = 0; r < kRows; ++r) out[r] = add_lanes(acc[r][t]);
+    }
   }
 }
 

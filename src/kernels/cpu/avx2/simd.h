@@ -41,6 +41,20 @@ CARAT_INLINE float add_lanes(__m256 v) {
   return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
 }
 
+// The same of four vectors at once.
+CARAT_INLINE __m128 add_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
+  // [a | c] and [b | d], then the pairs (0+4)+(2+6) and (1+5)+(3+7) of each side by side.
+  const __m256 ac =
+      _mm256_add_ps(_mm256_permute2f128_ps(a, c, 0x20), _mm256_permute2f128_ps(a, c, 0x31));
+  const __m256 bd =
+      _mm256_add_ps(_mm256_permute2f128_ps(b, d, 0x20), _mm256_permute2f128_ps(b, d, 0x31));
+  const __m256d ac2 = _mm256_castps_pd(ac), bd2 = _mm256_castps_pd(bd);
+  const __m256 pairs = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(ac2, bd2)),
+                                     _mm256_castpd_ps(_mm256_unpackhi_pd(ac2, bd2)));
+  const __m128 ab = _mm256_castps256_ps128(pairs), cd = _mm256_extractf128_ps(pairs, 1);
+  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+
 // The canonical dot product.
 CARAT_INLINE float dot(const float* a, const float* b, int64_t n) {
   __m256 acc = _mm256_setzero_ps();
