@@ -19,6 +19,9 @@ namespace {
 thread_local size_t t_allocated = 0;  // bytes asked of operator new by this thread
 }
 
+// Sanitizers bring their own allocation functions, beside which these would not fit; there nothing
+// is counted.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // Not inlined: compilers warn about malloc meeting delete where they see through both.
 [[gnu::noinline]] void* operator new(size_t n) {
   t_allocated += n;
@@ -27,6 +30,7 @@ thread_local size_t t_allocated = 0;  // bytes asked of operator new by this thr
 }
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+#endif
 
 namespace carat::io {
 namespace {

@@ -17,10 +17,10 @@ namespace carat::io {
 struct TensorEntry {
   std::string name;  // as in the file
   DType dtype;
-  Shape shape;       // slowest dimension first, whatever the container's order
-  int64_t offset;    // of its first byte in its file
-  int64_t bytes;     // == byte_count(dtype, shape), checked
-  int file = 0;      // index into the shards
+  Shape shape;     // slowest dimension first, whatever the container's order
+  int64_t offset;  // of its first byte in its file
+  int64_t bytes;   // == byte_count(dtype, shape), checked
+  int file = 0;    // index into the shards
 };
 
 // A container that is open. Const methods may be called from several threads.
