@@ -86,6 +86,22 @@ function argmax(row) {
   return best;
 }
 
+// Mean squared difference of the logits over their variance, each row about its own mean: unlike
+// KLD it does not fade where one token has nearly all the probability.
+function normalizedError(reference, candidate) {
+  let error = 0;
+  let variance = 0;
+  reference.forEach((row, i) => {
+    const mean = row.reduce((a, b) => a + b, 0) / row.length;
+    const shift = candidate[i].reduce((a, b) => a + b, 0) / row.length - mean;
+    row.forEach((x, j) => {
+      error += (candidate[i][j] - shift - x) ** 2;
+      variance += (x - mean) ** 2;
+    });
+  });
+  return error / variance;
+}
+
 // The figures of one comparison, as JSON keys.
 export function compare(reference, candidate) {
   const kld = klds(reference, candidate);
@@ -100,6 +116,7 @@ export function compare(reference, candidate) {
     mean_kld: kld.reduce((a, b) => a + b, 0) / kld.length,
     median_kld: sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2,
     max_kld: sorted[sorted.length - 1],
+    normalized_squared_error: normalizedError(reference, candidate),
     max_abs_logit_difference: largest,
     top1_agreement:
       reference.filter((row, i) => argmax(row) === argmax(candidate[i])).length / kld.length,
