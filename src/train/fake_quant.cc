@@ -49,7 +49,10 @@ float fake_quant_scale(const float* x) noexcept {
       extremum = x[i];
     }
   }
-  return to_float(to_f16(to_float(to_bf16(extremum / -8.0f))));
+  F16 d = to_f16(to_float(to_bf16(extremum / -8.0f)));
+  // A subnormal d is coarse: never so large that the extremum misses code 0.
+  while (magnitude < 7.5625f * std::fabs(to_float(d))) --d.bits;
+  return to_float(d);
 }
 
 float fake_quant_block(const float* x, float* values, uint8_t* codes) noexcept {
