@@ -8,6 +8,9 @@ if(CARAT_BENCH)
                                 PROPERTIES COMPILE_OPTIONS "-mavx2")
   endif()
 
+  add_executable(sgemm_lab ${PROJECT_SOURCE_DIR}/bench/sgemm_lab.cc)
+  target_link_libraries(sgemm_lab PRIVATE carat_kernels)
+
   add_executable(tokenizer_bench ${PROJECT_SOURCE_DIR}/bench/tokenizer_bench.cc
                                  ${PROJECT_SOURCE_DIR}/bench/tokenizer_vocab.cc)
   target_link_libraries(tokenizer_bench PRIVATE carat_model)

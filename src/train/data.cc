@@ -22,12 +22,6 @@ void append_window(const std::vector<int32_t>& tokens, int64_t start, int64_t le
 
 }  // namespace
 
-std::string read_files(const std::vector<std::string>& paths) {
-  std::string all;
-  for (const std::string& path : paths) all += read_text_file(path, kMaxText);
-  return all;
-}
-
 std::vector<int32_t> tokenize_files(const std::vector<std::string>& paths,
                                     const text::Tokenizer& tokenizer) {
   std::vector<int32_t> tokens;

@@ -21,8 +21,6 @@ struct Batch {
 // Tokens of the files, <bos> between them. Throws Error for unreadable files.
 std::vector<int32_t> tokenize_files(const std::vector<std::string>& paths,
                                     const text::Tokenizer& tokenizer);
-// The files' bytes, one after another.
-std::string read_files(const std::vector<std::string>& paths);
 
 // Training sequences in seeded order. Each epoch cuts the text into windows from a random first
 // place and shuffles them; which sequence comes k-th is a function of (text, length, seed, k).

@@ -9,7 +9,6 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "model/forward.h"
-#include "text/bpe_trainer.h"
 #include "train/adamw.h"
 #include "train/checkpoint_io.h"
 #include "train/data.h"
@@ -235,14 +234,7 @@ void Run::open_models() {
 }
 
 void Run::open_tokenizer() {
-  if (options_.tokenizer_size > 0) {
-    note("learning a tokenizer");
-    text::BpeTrainerOptions bpe;
-    bpe.vocab_size = static_cast<int32_t>(options_.tokenizer_size);
-    tokenizer_ =
-        std::make_shared<text::Tokenizer>(text::train_bpe(read_files(options_.text_files), bpe));
-    texts_from_.clear();
-  } else if (!options_.tokenizer.empty()) {
+  if (!options_.tokenizer.empty()) {
     tokenizer_ = std::make_shared<text::Tokenizer>(text::read_tokenizer_json(options_.tokenizer));
   }
   if (!tokenizer_) {

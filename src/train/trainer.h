@@ -34,8 +34,6 @@ struct TrainOptions {
   std::vector<std::string> text_files;
   std::string validation_file;  // held out; empty: no evaluation
   std::string tokenizer;        // tokenizer.json; empty: the one beside `init` or `teacher`
-  int64_t tokenizer_size =
-      0;  // above 0: learn a tokenizer of so many entries from text_files first
 
   // What to train. Pre-training takes `config` (a config.json or a name of config_of_size) or
   // `init` (a Hugging Face directory to go on from); QAT takes `teacher` (a Hugging Face

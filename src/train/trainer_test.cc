@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "quant/q4_0.h"
 #include "train/checkpoint_io.h"
+#include "train/make_tokenizer.h"
 #include "train/state.h"
 #include "train/tape_test_util.h"
 
@@ -47,6 +48,7 @@ class TrainerTest : public ::testing::Test {
     write("held_out.txt", sample_text(2, 150));
     model::Config config = testing::small_config(testing::Kind::kSmall);
     config.vocab_size = config.ple_vocab_size = 416;
+    make_tokenizer({path("train.txt")}, 416, path("tokenizer"));
     write("config.json", to_json_text(model::config_to_hf(config)));
   }
   void TearDown() override { fs::remove_all(folder_); }
@@ -60,7 +62,7 @@ class TrainerTest : public ::testing::Test {
   TrainOptions options() const {
     TrainOptions o;
     o.text_files = {path("train.txt")};
-    o.tokenizer_size = 416;
+    o.tokenizer = path("tokenizer/tokenizer.json");
     o.config = path("config.json");
     o.batch = 8;
     o.micro_batch = 2;
@@ -141,7 +143,7 @@ TEST_F(TrainerTest, QuantizationAwareTrainingClosesTheGapAndExportsTheLattice) {
   TrainOptions q = options();
   q.mode = TrainMode::kQat;
   set_qat_defaults(q);
-  q.tokenizer_size = 0;
+  q.tokenizer.clear();
   q.config.clear();
   q.teacher = path("teacher");
   q.validation_file = path("held_out.txt");
@@ -189,10 +191,11 @@ TEST_F(TrainerTest, BadOptionsAreErrors) {
   o.config.clear();
   fails(o);
   o = options();
-  o.tokenizer_size = 0;
+  o.tokenizer.clear();
   fails(o);
   o = options();
-  o.tokenizer_size = 420;
+  make_tokenizer(o.text_files, 420, path("other"));
+  o.tokenizer = path("other/tokenizer.json");
   fails(o);
   o = options();
   o.resume = true;
