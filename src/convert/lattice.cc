@@ -3,41 +3,18 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
+
+#include "convert/lanes.h"
 
 namespace carat::convert {
 namespace {
 
 constexpr int kN = quant::kBlock;
 constexpr uint32_t kInfinity = 0x7f800000u;
-constexpr float kRoundingBias = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
 constexpr float kSmallestF16 = 0x1p-24f;
 constexpr float kSmallestNormalF16 = 0x1p-14f;
 constexpr float kLargestF16 = 65504.0f;
-
-// Four lanes: what every 64-bit machine has. A comparison gives all ones or all zeros per lane.
-constexpr int kLanes = 4;
-using Floats = float __attribute__((vector_size(16)));
-using Ints = int32_t __attribute__((vector_size(16)));
-
-inline float as_float(uint32_t bits) noexcept { return std::bit_cast<float>(bits); }
-inline uint32_t as_bits(float x) noexcept { return std::bit_cast<uint32_t>(x); }
-inline Floats as_floats(Ints x) noexcept { return std::bit_cast<Floats>(x); }
-inline Ints as_ints(Floats x) noexcept { return std::bit_cast<Ints>(x); }
-inline Floats all(float x) noexcept { return Floats{x, x, x, x}; }
-inline Ints all(int32_t x) noexcept { return Ints{x, x, x, x}; }
-
-template <class V, class T>
-inline V load(const T* p) noexcept {
-  V v;
-  std::memcpy(&v, p, sizeof(v));
-  return v;
-}
-template <class V, class T>
-inline void store(T* p, V v) noexcept {
-  std::memcpy(p, &v, sizeof(v));
-}
 
 // Magnitudes of a block and how it is signed.
 struct Magnitudes {
@@ -99,7 +76,7 @@ Bracket bracket(const Magnitudes& m, int k, float* q) noexcept {
   Floats lo = all(0.0f), hi = all(as_float(kInfinity));
   for (int j = 0; j < kN; j += kLanes) {
     const Ints u = load<Ints>(m.bits + j);
-    const Floats steps = (as_floats(u) * scale + kRoundingBias) - kRoundingBias;
+    const Floats steps = round_to_even(as_floats(u) * scale);
     const Floats inverse = 1.0f / steps;
     const Floats a = lower_edge<grid>(u) * inverse;
     const Floats b = upper_edge<grid>(u) * inverse;

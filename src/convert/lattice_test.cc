@@ -96,7 +96,7 @@ double random_scale(Rng& rng, int lo, int hi) {
 
 TEST(Lattice, SignedExtremumRuleIsRecoveredAtEveryScale) {
   Rng rng(1);
-  for (int i = 0; i < 600000; ++i) {
+  for (int i = 0; i < 400000; ++i) {
     const double scale = i % 2 ? random_scale(rng, -9, -3) : random_scale(rng, -27, 18);
     float w[kN];
     F16 d;
@@ -110,7 +110,7 @@ TEST(Lattice, SignedExtremumRuleIsRecoveredAtEveryScale) {
 TEST(Lattice, AbsmaxRuleIsRecoveredWhereverBinary16HoldsTheScale) {
   Rng rng(2);
   int64_t out_of_range = 0;
-  for (int i = 0; i < 600000; ++i) {
+  for (int i = 0; i < 400000; ++i) {
     const double scale = i % 2 ? random_scale(rng, -9, -3) : random_scale(rng, -24, 20);
     float w[kN];
     const float d = train_absmax7(random_master(rng, scale), w);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "convert/lanes.h"
 #include "quant/codes.h"
 #include "quant/q4_0.h"
 
@@ -11,44 +12,46 @@ namespace {
 
 constexpr int kN = quant::kBlock;
 
-// The code of every weight, -8..7, under scale 1 / inverse.
-void round_codes(const float* w, float inverse, float* q) noexcept {
-  constexpr float kBias = 12582912.0f;  // 1.5 * 2^23: adding it rounds to nearest even
-  for (int j = 0; j < kN; ++j) {
-    const float x = w[j] * inverse;
-    const float low = x > -8.0f ? x : -8.0f;
-    const float clamped = low < 7.0f ? low : 7.0f;
-    q[j] = (clamped + kBias) - kBias;
-  }
+// Steps of the extremum that are tried: around code -8, and around code 7 of the other sign, where
+// it is clipped a little.
+constexpr float kSteps[] = {-9.0f, -8.75f, -8.5f, -8.25f, -8.0f, -7.75f, -7.5f, -7.25f, -7.0f,
+                            6.5f,  6.75f,  7.0f,  7.25f,  7.5f,  7.75f,  8.0f,  8.25f};
+
+// The codes (-8..7) of four weights under scale 1 / inverse.
+inline Floats round_codes(Floats w, float inverse) noexcept {
+  const Floats x = w * all(inverse);
+  const Floats low = x > all(-8.0f) ? x : all(-8.0f);
+  return round_to_even(low < all(7.0f) ? low : all(7.0f));
 }
 
-// Sums that decide how well a scale can do with given codes: the best d is wq / qq, and it lowers
-// the squared error by wq^2 / qq.
+// How well a scale can do with the codes that it gives: the best d for those is wq / qq, and it
+// lowers the squared error by wq^2 / qq.
 struct Sums {
   float wq = 0, qq = 0;
   float gain() const { return qq > 0 ? wq * (wq / qq) : 0.0f; }
 };
 
-Sums sum_products(const float* w, const float* q) noexcept {
-  float wq[8] = {}, qq[8] = {};
-  for (int j = 0; j < kN; j += 8) {
-    for (int l = 0; l < 8; ++l) {
-      wq[l] += w[j + l] * q[j + l];
-      qq[l] += q[j + l] * q[j + l];
-    }
+Sums sum_products(const float* w, float inverse) noexcept {
+  Floats wq = all(0.0f), qq = all(0.0f);
+  for (int j = 0; j < kN; j += kLanes) {
+    const Floats x = load<Floats>(w + j);
+    const Floats q = round_codes(x, inverse);
+    wq += x * q;
+    qq += q * q;
   }
-  Sums s;
-  for (int l = 0; l < 8; ++l) s.wq += wq[l], s.qq += qq[l];
-  return s;
+  return {(wq[0] + wq[2]) + (wq[1] + wq[3]), (qq[0] + qq[2]) + (qq[1] + qq[3])};
 }
 
 // The block with scale d and the nearest codes.
 quant::BlockQ4_0 block_with(const float* w, F16 d) noexcept {
-  float q[kN];
   const float scale = to_float(d);
-  round_codes(w, scale != 0.0f ? 1.0f / scale : 0.0f, q);
+  const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
   uint8_t codes[kN];
-  for (int j = 0; j < kN; ++j) codes[j] = static_cast<uint8_t>(static_cast<int>(q[j]) + 8);
+  for (int j = 0; j < kN; j += kLanes) {
+    const Floats q = round_codes(load<Floats>(w + j), inverse);
+    for (int l = 0; l < kLanes; ++l)
+      codes[j + l] = static_cast<uint8_t>(static_cast<int>(q[l]) + 8);
+  }
   return quant::pack_block_q4_0(d, codes);
 }
 
@@ -82,16 +85,12 @@ bool fit_block_q4_0(const float* w, quant::BlockQ4_0* out) noexcept {
   const float extremum = quant::signed_extremum(w, kN);
   if (best_error == 0.0 || !std::isfinite(1.0f / extremum)) return true;
 
-  float q[kN];
   float best_gain = 0.0f, d = to_float(best.d);
-  for (int i = -8; i <= 8; ++i) {
-    for (const float sign : {-1.0f, 1.0f}) {
-      round_codes(w, sign * (8.0f + 0.125f * static_cast<float>(i)) / extremum, q);
-      const Sums s = sum_products(w, q);
-      if (s.gain() > best_gain) {
-        best_gain = s.gain();
-        d = s.wq / s.qq;
-      }
+  for (const float steps : kSteps) {
+    const Sums s = sum_products(w, steps / extremum);
+    if (s.gain() > best_gain) {
+      best_gain = s.gain();
+      d = s.wq / s.qq;
     }
   }
   const F16 center = to_f16(d);
