@@ -16,19 +16,33 @@ constexpr int64_t kColumns = 1024;  // of B packed at once: with kSgemmDepth row
 constexpr int64_t kRows = 64;       // of C in a task
 constexpr int64_t kMaxTileRows = 16, kMaxTileCols = 32;
 
+// Four floats: SSE2 and NEON are part of every machine of their kind.
+typedef float Four __attribute__((vector_size(16)));
+
+Four load_four(const float* p) {
+  Four v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
 void multiply_generic(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b,
                       float alpha, float beta, float* c, int64_t ldc) noexcept {
-  float sum[4][8] = {};
+  Four sum[4][2] = {};
   for (int64_t p = 0; p < k; ++p) {
+    const Four b0 = load_four(b + p * 8), b1 = load_four(b + p * 8 + 4);
+#pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const float x = a[i * a_row + p * a_col];
-      for (int j = 0; j < 8; ++j) sum[i][j] += x * b[p * 8 + j];
+      const Four xs = {x, x, x, x};
+      sum[i][0] += xs * b0;
+      sum[i][1] += xs * b1;
     }
   }
   for (int i = 0; i < 4; ++i) {
     float* row = c + i * ldc;
     for (int j = 0; j < 8; ++j) {
-      row[j] = beta != 0 ? alpha * sum[i][j] + beta * row[j] : alpha * sum[i][j];
+      const float y = alpha * sum[i][j / 4][j % 4];
+      row[j] = beta != 0 ? y + beta * row[j] : y;
     }
   }
 }
