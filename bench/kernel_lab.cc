@@ -122,14 +122,14 @@ void print_floors(int threads) {
 #if defined(__x86_64__)
   if (&choose_kernels() != &generic_kernels()) {
     double best = 0;
-    for (int pass = 0; pass < 5; ++pass) {
+    for (int pass = 0; pass < 50; ++pass) {
       std::vector<int16_t> sinks(static_cast<size_t>(threads) * 64, 1);
       std::vector<int64_t> done(static_cast<size_t>(threads) * 8, 0);
       const double start = now();
       pool.parallel_for(threads, 1, [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t) {
           done[static_cast<size_t>(t) * 8] =
-              run_maddubs_floor(4000000, &sinks[static_cast<size_t>(t) * 64]);
+              run_maddubs_floor(200000, &sinks[static_cast<size_t>(t) * 64]);
         }
       });
       int64_t macs = 0;
@@ -179,7 +179,7 @@ int main(int argc, char** argv) {
       CpuOps ops(pool, table);
       for (int64_t n : {1, 2, 4, 16, 64, 256}) {
         if (quick && n != 1 && n != 64) continue;
-        const Timing timing = time_linear(ops, m, n, s.cols, quick ? 0.05 : 0.2);
+        const Timing timing = time_linear(ops, m, n, s.cols, quick ? 0.1 : 0.4);
         fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10.1f}{:>9.1f}{:>12.1f}\n", table.isa,
                    name_of(s.dtype), s.what, fmt::format("{}x{}", s.rows, s.cols), n, threads,
                    static_cast<double>(n * s.rows * s.cols) / timing.best / 1e9,

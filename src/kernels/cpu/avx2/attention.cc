@@ -49,16 +49,17 @@ CARAT_INLINE void score_tile(const float* q, const float* k, int64_t head_dim, f
   }
 }
 
-template <int kQueries>
-CARAT_INLINE void score_keys(const float* q, const KeySegment& keys, int64_t head_dim,
-                             float* score) {
+// kKeys keys from `key` on with all queries, two at a time.
+template <int kKeys>
+CARAT_INLINE void score_keys(const float* q, int64_t n_q, const KeySegment& keys, int64_t key,
+                             int64_t head_dim, float* score) {
+  const float* k = keys.k + key * head_dim;
+  score += keys.first + key;
   int64_t i = 0;
-  for (; i + 4 <= keys.n; i += 4) {
-    score_tile<kQueries, 4>(q, keys.k + i * head_dim, head_dim, score + keys.first + i);
+  for (; i + 2 <= n_q; i += 2) {
+    score_tile<2, kKeys>(q + i * head_dim, k, head_dim, score + i * kKvPageTokens);
   }
-  for (; i < keys.n; ++i) {
-    score_tile<kQueries, 1>(q, keys.k + i * head_dim, head_dim, score + keys.first + i);
-  }
+  if (i < n_q) score_tile<1, kKeys>(q + i * head_dim, k, head_dim, score + i * kKvPageTokens);
 }
 
 // Turns the scores of a segment into weights, times the scales of the values; places that no key
@@ -98,21 +99,28 @@ CARAT_INLINE void softmax_weights(const KeySegment& keys, float* score, float* m
   }
 }
 
-// Weighted sums of 8 * kVectors elements of the values for kQueries queries.
+// Values that stay in the first-level cache while all queries use them.
+constexpr int64_t kKeyBlock = 8;
+
+// Adds weights[q][key] * value[key] of keys [begin, end) to 8 * kVectors elements of kQueries
+// results; begin 0 starts from zero.
 template <int kQueries, int kVectors>
-CARAT_INLINE void value_tile(const KeySegment& keys, const float* weights, int64_t d,
-                             int64_t head_dim, float* out) {
+CARAT_INLINE void value_tile(const KeySegment& keys, int64_t begin, int64_t end,
+                             const float* weights, int64_t d, int64_t head_dim, float* out) {
   __m256 acc[kQueries][kVectors];
   for (int i = 0; i < kQueries; ++i) {
-    for (int j = 0; j < kVectors; ++j) acc[i][j] = _mm256_setzero_ps();
+    for (int j = 0; j < kVectors; ++j) {
+      const float* from = out + i * head_dim + d + 8 * j;
+      acc[i][j] = begin == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(from);
+    }
   }
-  const float* v = keys.v + d;
   const float* w = weights + keys.first;
-  for (int64_t key = 0; key < keys.n; ++key, v += head_dim, ++w) {
+  for (int64_t key = begin; key < end; ++key) {
+    const float* v = keys.v + key * head_dim + d;
     __m256 vv[kVectors];
     for (int j = 0; j < kVectors; ++j) vv[j] = _mm256_loadu_ps(v + 8 * j);
     for (int i = 0; i < kQueries; ++i) {
-      const __m256 wv = _mm256_broadcast_ss(w + i * kKvPageTokens);
+      const __m256 wv = _mm256_broadcast_ss(w + i * kKvPageTokens + key);
       for (int j = 0; j < kVectors; ++j) acc[i][j] = _mm256_fmadd_ps(wv, vv[j], acc[i][j]);
     }
   }
@@ -124,48 +132,50 @@ CARAT_INLINE void value_tile(const KeySegment& keys, const float* weights, int64
 }
 
 template <int kQueries>
-CARAT_INLINE void sum_values(const KeySegment& keys, const float* weights, int64_t head_dim,
-                             float* out) {
+CARAT_INLINE void add_values(const KeySegment& keys, int64_t begin, int64_t end,
+                             const float* weights, int64_t head_dim, float* out) {
   int64_t d = 0;
   for (; d + 32 <= head_dim; d += 32) {
-    value_tile<kQueries, 4>(keys, weights, d, head_dim, out);
+    value_tile<kQueries, 4>(keys, begin, end, weights, d, head_dim, out);
   }
-  for (; d + 8 <= head_dim; d += 8) value_tile<kQueries, 1>(keys, weights, d, head_dim, out);
+  for (; d + 8 <= head_dim; d += 8) {
+    value_tile<kQueries, 1>(keys, begin, end, weights, d, head_dim, out);
+  }
   if (d == head_dim) return;
   const __m256i mask = mask_of(head_dim - d);
   for (int i = 0; i < kQueries; ++i) {
-    __m256 acc = _mm256_setzero_ps();
+    float* to = out + i * head_dim + d;
+    __m256 acc = begin == 0 ? _mm256_setzero_ps() : _mm256_maskload_ps(to, mask);
     const float* w = weights + i * kKvPageTokens + keys.first;
-    for (int64_t key = 0; key < keys.n; ++key) {
+    for (int64_t key = begin; key < end; ++key) {
       const __m256 v = _mm256_maskload_ps(keys.v + key * head_dim + d, mask);
       acc = _mm256_fmadd_ps(_mm256_broadcast_ss(w + key), v, acc);
     }
-    _mm256_maskstore_ps(out + i * head_dim + d, mask, acc);
+    _mm256_maskstore_ps(to, mask, acc);
   }
-}
-
-template <int kQueries>
-CARAT_INLINE void attend_queries(const float* q, const KeySegment& keys, int64_t head_dim,
-                                 float* weights, float* max, float* sum, float* vectors) {
-  score_keys<kQueries>(q, keys, head_dim, weights);
-  for (int i = 0; i < kQueries; ++i) {
-    softmax_weights(keys, weights + i * kKvPageTokens, max + i, sum + i);
-  }
-  sum_values<kQueries>(keys, weights, head_dim, vectors);
 }
 
 }  // namespace
 
 void attend(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_dim, float* weights,
             float* max, float* sum, float* vectors) noexcept {
-  int64_t i = 0;
-  for (; i + 2 <= n_q; i += 2) {
-    attend_queries<2>(q + i * head_dim, keys, head_dim, weights, max + i, sum + i,
-                      vectors + i * head_dim);
+  int64_t key = 0;
+  for (; key + 4 <= keys.n; key += 4) score_keys<4>(q, n_q, keys, key, head_dim, weights);
+  for (; key < keys.n; ++key) score_keys<1>(q, n_q, keys, key, head_dim, weights);
+  for (int64_t i = 0; i < n_q; ++i) {
+    softmax_weights(keys, weights + i * kKvPageTokens, max + i, sum + i);
   }
-  if (i < n_q) {
-    attend_queries<1>(q + i * head_dim, keys, head_dim, weights, max + i, sum + i,
-                      vectors + i * head_dim);
+  for (int64_t begin = 0; begin < keys.n; begin += kKeyBlock) {
+    const int64_t end = begin + kKeyBlock < keys.n ? begin + kKeyBlock : keys.n;
+    int64_t i = 0;
+    for (; i + 2 <= n_q; i += 2) {
+      add_values<2>(keys, begin, end, weights + i * kKvPageTokens, head_dim,
+                    vectors + i * head_dim);
+    }
+    if (i < n_q) {
+      add_values<1>(keys, begin, end, weights + i * kKvPageTokens, head_dim,
+                    vectors + i * head_dim);
+    }
   }
 }
 
