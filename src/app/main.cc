@@ -26,8 +26,14 @@ using Commands = std::vector<std::unique_ptr<Command>>;
 
 Commands all_commands() {
   Commands commands;
+  commands.push_back(make_run_command());
   commands.push_back(make_logits_command());
+  commands.push_back(make_inspect_command());
+  commands.push_back(make_convert_command());
   commands.push_back(make_audit_command());
+  commands.push_back(make_train_command());
+  commands.push_back(make_bench_command());
+  commands.push_back(make_synth_command());
   commands.push_back(make_tokenize_command());
   return commands;
 }

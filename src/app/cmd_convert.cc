@@ -1,0 +1,152 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <map>
+
+#include "app/command.h"
+#include "app/exit_code.h"
+#include "app/progress.h"
+#include "app/table.h"
+#include "base/json.h"
+#include "convert/convert.h"
+
+namespace carat::app {
+namespace {
+
+// "99.987 %", never rounded up to 100.
+std::string share(int64_t part, int64_t whole) {
+  if (whole <= 0) return "-";
+  if (part == whole) return "100 %";
+  const double percent = 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+  return fmt::format("{:.3f} %", std::min(percent, 99.999));
+}
+
+class ConvertCommand final : public Command {
+ public:
+  std::string name() const override { return "convert"; }
+
+  HelpText help() const override {
+    return {
+        .summary = "writes a checkpoint in another format",
+        .description =
+            "Reads a model directory, a .safetensors or a .gguf file and writes it in the format "
+            "asked for, as a stream: memory stays below 1 GB whatever the size.\n"
+            "Weights of quantization-aware training lie on the Q4_0 lattice. For gguf-q4_0 and "
+            "gguf-google the lattice is found again and the result is exact; a matrix off the "
+            "lattice keeps its weights and is named, unless --round says otherwise.\n"
+            "The target appears under its name only when it is complete.",
+        .examples = {{"carat convert gemma-4-E2B-it-qat/ e2b-q4_0.gguf",
+                      "the lossless 4-bit file of a QAT checkpoint"},
+                     {"carat convert model/ model.gguf --to gguf-q4_0 --round",
+                      "rounds an ordinary checkpoint to 4 bits"},
+                     {"carat convert model.gguf model/ --to hf-bf16",
+                      "a Hugging Face directory that transformers loads"}}};
+  }
+
+  std::vector<Option> options() override {
+    return {
+        {.names = "SRC",
+         .target = &options_.source,
+         .required = true,
+         .help = "GGUF or safetensors file, or model directory"},
+        {.names = "DST",
+         .target = &options_.target,
+         .required = true,
+         .help = "file or directory to write"},
+        {.names = "--to",
+         .value = "FORMAT",
+         .target = &format_,
+         .help = "gguf-q4_0 (every matrix Q4_0), gguf-google (Google's mix: embeddings Q6_K), "
+                 "gguf-bf16, hf-bf16"},
+        {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
+        {.names = "--round",
+         .target = &options_.force_q4_0,
+         .help = "rounds every matrix to Q4_0, on the lattice or not"},
+        {.names = "--min-share",
+         .value = "X",
+         .target = &options_.min_lattice_share,
+         .help = "share of a matrix's blocks that must lie on the lattice for it to become "
+                 "Q4_0",
+         .lowest = 0,
+         .highest = 1},
+        threads_option(&threads_),
+        json_option(&json_)};
+  }
+
+  int run(const Environment& environment) override {
+    options_.format = convert::format_from_name(format_);
+    options_.threads = resolve_threads(threads_);
+    options_.stop = environment.stop;
+    Progress progress("MB");
+    options_.progress = [&](int64_t done, int64_t total, const std::string& note) {
+      progress.update(done / 1'000'000, total / 1'000'000, note);
+    };
+    const convert::ConvertReport report = convert::convert(options_);
+    progress.finish();
+    if (json_) {
+      fmt::print("{}\n", to_json_text(convert::to_json(report), 2));
+    } else {
+      print(report);
+    }
+    return kDone;
+  }
+
+ private:
+  static void print(const convert::ConvertReport& report) {
+    struct Group {
+      int64_t tensors = 0, bytes = 0;
+    };
+    std::map<std::pair<std::string, std::string>, Group> groups;  // from, to
+    for (const convert::TensorReport& t : report.tensors) {
+      Group& group = groups[{carat::name_of(t.from), carat::name_of(t.to)}];
+      ++group.tensors;
+      group.bytes += t.bytes;
+    }
+    Table table({"from", "to", "tensors", "size"});
+    for (const auto& [types, group] : groups) {
+      table.add(
+          {types.first, types.second, std::to_string(group.tensors), format_bytes(group.bytes)});
+    }
+    fmt::print("{}\n", table.text());
+    if (report.lattice.blocks > 0) {
+      fmt::print("blocks on the Q4_0 lattice  {} of {} ({})\n", report.lattice.blocks_on_lattice,
+                 report.lattice.blocks,
+                 share(report.lattice.blocks_on_lattice, report.lattice.blocks));
+    }
+    fmt::print("weights reproduced exactly  {} of {} ({})\n", report.weights_bit_exact,
+               report.weights, share(report.weights_bit_exact, report.weights));
+    print_kept(report);
+    for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
+    if (!report.hint.empty()) fmt::print(stderr, "hint: {}\n", report.hint);
+    fmt::print("wrote {} ({}, from {}) in {}\n", report.options.target,
+               format_bytes(report.target_bytes), format_bytes(report.source_bytes),
+               format_duration(report.seconds));
+  }
+
+  // Matrices that are not what the format asks for, the first few by name.
+  static void print_kept(const convert::ConvertReport& report) {
+    if (report.matrices_kept == 0) return;
+    constexpr int64_t kShown = 10;
+    fmt::print("{} of {} matrices were kept as they are:\n", report.matrices_kept, report.matrices);
+    int64_t shown = 0;
+    for (const convert::TensorReport& t : report.tensors) {
+      if (t.note.empty()) continue;
+      if (shown++ == kShown) break;
+      fmt::print("  {} ({}): {}\n", t.name, carat::name_of(t.to), t.note);
+    }
+    if (report.matrices_kept > kShown) {
+      fmt::print("  and {} more (--json names all)\n", report.matrices_kept - kShown);
+    }
+  }
+
+  convert::ConvertOptions options_;
+  std::string format_ = "gguf-q4_0";
+  int64_t threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_convert_command() { return std::make_unique<ConvertCommand>(); }
+
+}  // namespace carat::app

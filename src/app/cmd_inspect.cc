@@ -1,0 +1,169 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "app/command.h"
+#include "app/exit_code.h"
+#include "app/progress.h"
+#include "app/table.h"
+#include "base/json.h"
+#include "convert/inspect.h"
+
+namespace carat::app {
+namespace {
+
+// "35 (28 local with a window of 512, 7 global)": the layers' pattern in words.
+std::string layer_text(const model::Config& c) {
+  const auto global = std::count(c.is_global.begin(), c.is_global.end(), true);
+  std::string text = fmt::format("{} ({} local with a window of {}, {} global)", c.n_layers,
+                                 c.n_layers - global, c.window, global);
+  if (c.n_kv_shared_layers > 0) {
+    text += fmt::format(", the last {} share K and V", c.n_kv_shared_layers);
+  }
+  return text;
+}
+
+void print_config(const convert::InspectReport& r) {
+  const model::Config& c = r.config;
+  fmt::print("{}: {}\n\n", r.path, r.kind);
+  const auto row = [](const char* name, const std::string& text) {
+    fmt::print("{:<12}{}\n", name, text);
+  };
+  row("parameters", fmt::format("{:.3f} B", static_cast<double>(r.parameters) / 1e9));
+  row("layers", layer_text(c));
+  row("width", fmt::format("{}, feed-forward {}{}", c.dim, c.ffn_dim,
+                           c.double_wide_ffn ? " (twice that in sharing layers)" : ""));
+  row("heads", fmt::format("{}; K/V {} x {} local, {} x {} global{}", c.n_heads, c.n_kv_heads_local,
+                           c.head_dim_local, c.n_kv_heads_global, c.head_dim_global,
+                           c.k_eq_v ? ", K = V in global layers" : ""));
+  if (c.ple_dim > 0) row("per layer", fmt::format("embeddings of width {}", c.ple_dim));
+  if (c.n_experts > 0) {
+    row("experts", fmt::format("{} of {} a token, feed-forward {}", c.n_experts_active, c.n_experts,
+                               c.expert_ffn_dim));
+  }
+  row("vocabulary", r.has_tokenizer
+                        ? fmt::format("{} (tokenizer: {})", c.vocab_size, r.tokenizer_size)
+                        : fmt::format("{} (no tokenizer)", c.vocab_size));
+  row("context", std::to_string(c.max_seq_len));
+}
+
+void print_groups(const convert::InspectReport& r) {
+  Table table({"type", "tensors", "weights", "size", "bits/weight"});
+  const auto add = [&](const std::string& name, const convert::InspectReport::Group& g) {
+    const double bits =
+        g.weights > 0 ? 8.0 * static_cast<double>(g.bytes) / static_cast<double>(g.weights) : 0;
+    table.add({name, std::to_string(g.tensors), std::to_string(g.weights), format_bytes(g.bytes),
+               fmt::format("{:.2f}", bits)});
+  };
+  for (const auto& group : r.types) add(group.name, group);
+  for (const auto& group : r.skipped) add("skipped: " + group.name, group);
+  fmt::print("\n{}", table.text());
+}
+
+void print_lattice(const convert::InspectReport& r) {
+  if (r.lattice.blocks == 0) return;
+  const double percent = 100.0 * static_cast<double>(r.lattice.blocks_on_lattice) /
+                         static_cast<double>(r.lattice.blocks);
+  fmt::print("\nQ4_0 lattice: {} of {} blocks{} lie on it ({:.2f} %)\n",
+             r.lattice.blocks_on_lattice, r.lattice.blocks, r.lattice_sampled ? " looked at" : "",
+             percent);
+}
+
+void print_comparison(const convert::InspectReport& r) {
+  if (r.against.empty()) return;
+  const convert::Comparison& c = r.comparison;
+  fmt::print("\nagainst {}: {} of {} weights equal in bf16, relative RMS difference {:.3g}\n",
+             r.against, c.equal, c.weights, c.relative_rms);
+  constexpr size_t kShown = 10;
+  for (size_t i = 0; i < std::min(kShown, r.different.size()); ++i) {
+    fmt::print("  differs: {}\n", r.different[i]);
+  }
+  if (r.different.size() > kShown) {
+    fmt::print("  and {} more (--json names all)\n", r.different.size() - kShown);
+  }
+}
+
+void print_tensors(const convert::InspectReport& r) {
+  Table table({"tensor", "type", "shape", "size", "note"});
+  for (const convert::InspectedTensor& t : r.tensors) {
+    std::string note = t.skipped.empty() ? "" : "skipped: " + t.skipped;
+    if (t.lattice) {
+      note = fmt::format("{}/{} blocks on the lattice", t.lattice->blocks_on_lattice,
+                         t.lattice->blocks);
+    }
+    table.add({t.name, carat::name_of(t.dtype), to_string(t.shape), format_bytes(t.bytes), note});
+  }
+  fmt::print("\n{}", table.text());
+}
+
+class InspectCommand final : public Command {
+ public:
+  std::string name() const override { return "inspect"; }
+
+  HelpText help() const override {
+    return {.summary = "tells what a checkpoint is",
+            .description =
+                "Config, tensors, types and sizes of a GGUF file, a safetensors file or a model "
+                "directory; what of it carat does not use; and whether float weights lie on the "
+                "Q4_0 lattice, as those of quantization-aware training do.",
+            .examples = {{"carat inspect model.gguf", "a page about the model"},
+                         {"carat inspect qat/ --full", "judges every block, not a sample"},
+                         {"carat inspect qat/ --against qat-q4_0.gguf",
+                          "whether a conversion lost anything"}}};
+  }
+
+  std::vector<Option> options() override {
+    return {{.names = "PATH",
+             .target = &options_.path,
+             .required = true,
+             .help = "GGUF or safetensors file, or model directory"},
+            {.names = "--against",
+             .value = "OTHER",
+             .target = &options_.against,
+             .help = "another checkpoint of the same model, compared weight for weight"},
+            {.names = "--full",
+             .target = &options_.full,
+             .help = "looks at every block of every matrix for the lattice"},
+            {.names = "--tensors", .target = &tensors_, .help = "lists every tensor"},
+            {.names = "--no-lattice", .target = &no_lattice_, .help = "reads no weights"},
+            threads_option(&threads_),
+            json_option(&json_)};
+  }
+
+  int run(const Environment& environment) override {
+    options_.lattice = !no_lattice_;
+    options_.threads = resolve_threads(threads_);
+    options_.stop = environment.stop;
+    Progress progress("MB");
+    options_.progress = [&](int64_t done, int64_t total, const std::string& note) {
+      progress.update(done / 1'000'000, total / 1'000'000, note);
+    };
+    const convert::InspectReport report = convert::inspect(options_);
+    progress.finish();
+    if (json_) {
+      fmt::print("{}\n", to_json_text(convert::to_json(report), 2));
+      return kDone;
+    }
+    print_config(report);
+    print_groups(report);
+    if (tensors_) print_tensors(report);
+    print_lattice(report);
+    print_comparison(report);
+    for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
+    return kDone;
+  }
+
+ private:
+  convert::InspectOptions options_;
+  bool tensors_ = false;
+  bool no_lattice_ = false;
+  int64_t threads_ = 0;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_inspect_command() { return std::make_unique<InspectCommand>(); }
+
+}  // namespace carat::app

@@ -1,0 +1,20 @@
+// What this machine has to spare, and what this process took.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace carat::app {
+
+// Bytes that can be allocated without pushing others out (and within the container's limit); a
+// very large number where the system does not say.
+[[nodiscard]] int64_t available_memory();
+
+// This process's maximum resident set in bytes, mapped pages included; 0 if unknown.
+[[nodiscard]] int64_t peak_resident_bytes();
+
+// "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9. Throws Error naming
+// `option`.
+[[nodiscard]] int64_t parse_bytes(const std::string& text, const std::string& option);
+
+}  // namespace carat::app
