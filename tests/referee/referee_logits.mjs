@@ -3,22 +3,25 @@
 // usage: node referee_logits.mjs CARAT FOLDER
 //
 // With weights in F32 both compute in float: KLD(carat || llama.cpp) is at most 1e-6 at every
-// position, and the squared error of the logits at most 1e-6 of their variance.
+// position, and the squared error of the logits at most 1e-6 of their variance. forward.mjs, in double
+// precision, judges more closely: carat's error is at most 1e-10.
 //
 // With Q4_0 each rounds activations in its own way, so a third one judges: R is carat's float forward
-// of the dequantized weights (dequantized by gguf_to_f32.mjs), and KLD(R || carat) may be at most
+// of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at most
 // 1.25 times KLD(R || llama.cpp), over several random models: the mean for dense models, the median
 // for mixtures, where one token that takes another expert outweighs all else.
 import {existsSync, readdirSync, readFileSync} from "node:fs";
 import {basename, join} from "node:path";
 
-import {ggufToF32} from "./gguf_to_f32.mjs";
+import {forward} from "./forward.mjs";
+import {ggufToF32} from "./gguf.mjs";
 import {Referee, root} from "./harness.mjs";
 import {compare, logitRows} from "./peers.mjs";
 
 const MAX_KLD_F32 = 1e-6;
 const MAX_RATIO_Q4_0 = 1.25;
 const MAX_ERROR_F32 = 1e-6;
+const MAX_ERROR_DOUBLE = 1e-10;
 const N_TOKENS = 128;  // longer than the tiny models' window
 
 const referee = new Referee(process.argv[2], process.argv[3]);
@@ -56,12 +59,24 @@ function show(name, figures) {
 }
 
 function checkFloat(name, gguf, tokens) {
-  const figures = compare(caratLogits(gguf, tokens), peerLogits(gguf, tokens));
-  show(`${name}, carat || llama.cpp`, figures);
+  const ours = caratLogits(gguf, tokens);
+  const theirs = peerLogits(gguf, tokens);
+  const figures = compare(ours, theirs);
+  show(`${name}, carat || llama.cpp `, figures);
   referee.check(figures.max_kld <= MAX_KLD_F32,
                 `${name}: max KLD ${figures.max_kld} is over ${MAX_KLD_F32}`);
   referee.check(figures.normalized_squared_error <= MAX_ERROR_F32,
                 `${name}: error ${figures.normalized_squared_error} is over ${MAX_ERROR_F32}`);
+
+  const ids = tokens.split(",").map(Number);
+  const judge = forward(gguf, ids);
+  const error = compare(judge, ours);
+  show(`${name}, double || carat    `, error);
+  show(`${name}, double || llama.cpp`, compare(judge, theirs));
+  show(`${name}, double with GELU in f16 || llama.cpp`,
+       compare(forward(gguf, ids, {halfGelu: true}), theirs));
+  referee.check(error.normalized_squared_error <= MAX_ERROR_DOUBLE,
+                `${name}: error ${error.normalized_squared_error} is over ${MAX_ERROR_DOUBLE}`);
 }
 
 // `files` are GGUF files of one kind; their positions are judged together.
