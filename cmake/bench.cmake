@@ -14,4 +14,6 @@ if(CARAT_BENCH)
   add_executable(tokenizer_bench ${PROJECT_SOURCE_DIR}/bench/tokenizer_bench.cc
                                  ${PROJECT_SOURCE_DIR}/bench/tokenizer_vocab.cc)
   target_link_libraries(tokenizer_bench PRIVATE carat_model)
+  add_executable(lattice_bench ${PROJECT_SOURCE_DIR}/bench/lattice_bench.cc)
+  target_link_libraries(lattice_bench PRIVATE carat_convert)
 endif()

@@ -197,7 +197,7 @@ void add_hint(ConvertReport& r) {
   if (r.lattice.blocks_on_lattice * 2 > r.lattice.blocks) return;
   r.hint =
       "most matrices do not lie on the Q4_0 lattice: this checkpoint was not trained for it. "
-      "Convert its quantization-aware sibling, or round with --force-q4_0";
+      "Convert its quantization-aware sibling, or round with --round";
 }
 
 }  // namespace

@@ -181,7 +181,7 @@ TEST(Convert, UntrainedCheckpointsNeedForce) {
   write_hf(checkpoint(folder / "hf", "tinymoe", Training::kNone));
   const ConvertReport r = convert(options(folder / "hf", folder / "out.gguf"));
   EXPECT_EQ(r.matrices_kept, r.matrices);
-  EXPECT_NE(r.hint.find("--force-q4_0"), std::string::npos);
+  EXPECT_NE(r.hint.find("--round"), std::string::npos);
   EXPECT_EQ(count_differences(folder / "hf", folder / "out.gguf"), 0);
 
   ConvertOptions o = options(folder / "hf", folder / "forced.gguf");
