@@ -25,8 +25,12 @@
 
 namespace {
 
-using namespace carat;           // NOLINT: a program, not a library
-using namespace carat::kernels;  // NOLINT
+using carat::DType;
+using carat::ThreadPool;
+using carat::kernels::CpuOps;
+using carat::kernels::KernelTable;
+using carat::kernels::Value;
+using carat::kernels::Weight;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -56,15 +60,15 @@ struct Matrices {
   int64_t size = 0, copies = 0;
 
   Matrices(const Shape& s, int64_t total) {
-    size = s.rows * row_bytes(s.dtype, s.cols);
+    size = s.rows * carat::row_bytes(s.dtype, s.cols);
     copies = std::max<int64_t>(1, total / size);
     bytes.resize(static_cast<size_t>(size * copies));
-    Rng rng(1);
+    carat::Rng rng(1);
     // Values of a few rows, repeated: their speed does not depend on them.
     std::vector<float> values(static_cast<size_t>(8 * s.cols));
     for (float& v : values) v = static_cast<float>(rng.normal()) * 0.05f;
-    const int64_t part = 8 * row_bytes(s.dtype, s.cols);
-    quant::encode_row(s.dtype, values.data(), bytes.data(), 8 * s.cols);
+    const int64_t part = 8 * carat::row_bytes(s.dtype, s.cols);
+    carat::quant::encode_row(s.dtype, values.data(), bytes.data(), 8 * s.cols);
     for (int64_t at = part; at < static_cast<int64_t>(bytes.size()); at += part) {
       std::memcpy(&bytes[static_cast<size_t>(at)], bytes.data(),
                   static_cast<size_t>(std::min(part, static_cast<int64_t>(bytes.size()) - at)));
@@ -79,7 +83,7 @@ struct Matrices {
 };
 
 std::vector<float> random_rows(int64_t n, int64_t cols) {
-  Rng rng(2);
+  carat::Rng rng(2);
   std::vector<float> x(static_cast<size_t>(n * cols));
   for (float& v : x) v = static_cast<float>(rng.normal());
   return x;
@@ -88,12 +92,12 @@ std::vector<float> random_rows(int64_t n, int64_t cols) {
 // Bits of the first rows against the scalar table.
 bool is_correct(const KernelTable& table, const Matrices& m, const Shape& s) {
   ThreadPool pool(1);
-  CpuOps fast(pool, table), slow(pool, generic_kernels());
-  const Weight w = slice_rows(m.copy(0), 0, std::min<int64_t>(s.rows, 21));
+  CpuOps fast(pool, table), slow(pool, carat::kernels::generic_kernels());
+  const Weight w = carat::kernels::slice_rows(m.copy(0), 0, std::min<int64_t>(s.rows, 21));
   const std::vector<float> x = random_rows(6, s.cols);
   const Value a = fast.linear(fast.input(6, s.cols, x), w);
   const Value b = slow.linear(slow.input(6, s.cols, x), w);
-  return first_bit_difference(fast.view(a), slow.view(b)) < 0;
+  return carat::first_bit_difference(fast.view(a), slow.view(b)) < 0;
 }
 
 struct Timing {
@@ -118,25 +122,30 @@ Timing time_linear(CpuOps& ops, const Matrices& m, int64_t n, int64_t cols, doub
 
 void print_floors(int threads) {
   ThreadPool pool(threads);
-  fmt::print("{} thread(s): read {:.1f} GB/s", threads, measure_read_bandwidth(pool) / 1e9);
+  fmt::print("{} thread(s): read {:.1f} GB/s", threads,
+             carat::kernels::measure_read_bandwidth(pool) / 1e9);
 #if defined(__x86_64__)
-  if (&choose_kernels() != &generic_kernels()) {
+  if (&carat::kernels::choose_kernels() != &carat::kernels::generic_kernels()) {
+    std::vector<int16_t> sinks(static_cast<size_t>(threads) * 64, 1);
     double best = 0;
+    int64_t macs = 0;
+    const double cpu_start = cpu_now();
     for (int pass = 0; pass < 50; ++pass) {
-      std::vector<int16_t> sinks(static_cast<size_t>(threads) * 64, 1);
-      std::vector<int64_t> done(static_cast<size_t>(threads) * 8, 0);
       const double start = now();
+      int64_t done = 0;
+      std::vector<int64_t> per_thread(static_cast<size_t>(threads) * 8, 0);
       pool.parallel_for(threads, 1, [&](int64_t begin, int64_t end, int) {
         for (int64_t t = begin; t < end; ++t) {
-          done[static_cast<size_t>(t) * 8] =
+          per_thread[static_cast<size_t>(t) * 8] =
               run_maddubs_floor(200000, &sinks[static_cast<size_t>(t) * 64]);
         }
       });
-      int64_t macs = 0;
-      for (int64_t d : done) macs += d;
-      best = std::max(best, static_cast<double>(macs) / (now() - start));
+      for (int64_t d : per_thread) done += d;
+      best = std::max(best, static_cast<double>(done) / (now() - start));
+      macs += done;
     }
-    fmt::print(", maddubs + add {:.0f} GMAC/s", best / 1e9);
+    fmt::print(", maddubs + add {:.0f} GMAC/s, {:.0f} GMAC/cpu-s", best / 1e9,
+               static_cast<double>(macs) / (cpu_now() - cpu_start) / 1e9);
   }
 #endif
   fmt::print("\n");
@@ -161,17 +170,17 @@ int main(int argc, char** argv) {
       return 2;
     }
   }
-  const KernelTable& table = choose_kernels(isa);
+  const KernelTable& table = carat::kernels::choose_kernels(isa);
   const int all = ThreadPool::available_processors();
   print_floors(1);
   if (all > 1) print_floors(all);
   fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10}{:>9}{:>12}\n", "isa", "type", "matrix",
              "shape", "tokens", "threads", "GMAC/s", "GB/s", "GMAC/cpu-s");
   for (const Shape& s : kShapes) {
-    if (!type.empty() && type != name_of(s.dtype)) continue;
+    if (!type.empty() && type != carat::name_of(s.dtype)) continue;
     const Matrices m(s, int64_t{quick ? 64 : 320} << 20);
     if (!is_correct(table, m, s)) {
-      fmt::print("{} {}: WRONG\n", name_of(s.dtype), s.what);
+      fmt::print("{} {}: WRONG\n", carat::name_of(s.dtype), s.what);
       return 1;
     }
     for (int threads : {1, all}) {
@@ -181,8 +190,8 @@ int main(int argc, char** argv) {
         if (quick && n != 1 && n != 64) continue;
         const Timing timing = time_linear(ops, m, n, s.cols, quick ? 0.1 : 0.4);
         fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10.1f}{:>9.1f}{:>12.1f}\n", table.isa,
-                   name_of(s.dtype), s.what, fmt::format("{}x{}", s.rows, s.cols), n, threads,
-                   static_cast<double>(n * s.rows * s.cols) / timing.best / 1e9,
+                   carat::name_of(s.dtype), s.what, fmt::format("{}x{}", s.rows, s.cols), n,
+                   threads, static_cast<double>(n * s.rows * s.cols) / timing.best / 1e9,
                    static_cast<double>(m.size) / timing.best / 1e9,
                    static_cast<double>(n * s.rows * s.cols) / timing.cpu / 1e9);
       }

@@ -5,16 +5,16 @@
 int64_t run_maddubs_floor(int64_t steps, int16_t* sink) noexcept {
   constexpr int kChains = 12;
   __m256i acc[kChains];
-  __m256i w = _mm256_set1_epi8(static_cast<char>(*sink & 7));
+  const __m256i w = _mm256_set1_epi8(static_cast<char>(*sink & 7));
   const __m256i x = _mm256_set1_epi8(static_cast<char>(*sink & 3));
   for (int i = 0; i < kChains; ++i) acc[i] = _mm256_set1_epi16(static_cast<int16_t>(i));
   for (int64_t s = 0; s < steps; ++s) {
     for (int i = 0; i < kChains; ++i) {
-      acc[i] = _mm256_add_epi16(acc[i], _mm256_maddubs_epi16(w, x));
+      __m256i product;
+      // In assembly, so that the compiler does not see that the products repeat.
+      __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(product) : "x"(w), "x"(x));
+      acc[i] = _mm256_add_epi16(acc[i], product);
     }
-    // Hides from the compiler that the products repeat.
-    __asm__ volatile("" : "+x"(w));
-    for (int i = 0; i < kChains; ++i) __asm__ volatile("" : "+x"(acc[i]));
   }
   __m256i sum = acc[0];
   for (int i = 1; i < kChains; ++i) sum = _mm256_add_epi16(sum, acc[i]);

@@ -5,7 +5,7 @@ if(CARAT_BENCH)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     target_sources(kernel_lab PRIVATE ${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc)
     set_source_files_properties(${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc
-                                PROPERTIES COMPILE_OPTIONS "-mavx2")
+                                PROPERTIES COMPILE_OPTIONS "-mavx2;-O3")
   endif()
 
   add_executable(sgemm_lab ${PROJECT_SOURCE_DIR}/bench/sgemm_lab.cc)

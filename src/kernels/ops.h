@@ -13,10 +13,10 @@
 // Canonical sums. On one ISA the result of a row is bit-identical whatever other rows share the
 // call, whatever the number of threads and whether a fused or a simple op made it:
 //   * dot product with a quantized matrix (Q4_0, Q8_0, Q6_K): the row of x is quantized to int8 per
-//     32 elements (scale = max|x| / 127, code = round half to even of x * (1 / scale); a block below
-//     2^-100 is zero, one with a value that is not finite makes the result NaN); per block of 32 an
-//     exact integer sum (Q6_K: of its two 16-element halves, each times its integer scale), then one
-//     float fused multiply-add acc += (d_w * d_x) * float(sum), blocks in ascending order;
+//     32 elements (scale = max|x| / 127, code = round half to even of x * (1 / scale); a block
+//     below 2^-100 is zero, one with a value that is not finite makes the result NaN); per block of
+//     32 an exact integer sum (Q6_K: of its two 16-element halves, each times its integer scale),
+//     then one float fused multiply-add acc += (d_w * d_x) * float(sum), blocks in ascending order;
 //   * dot product of floats (F32, F16, BF16): 8 lanes, element i goes to lane i mod 8 by fused
 //     multiply-add in ascending order, then lanes are added as ((0+4)+(2+6))+((1+5)+(3+7));
 //     a tail shorter than 8 is treated as padded with zeros;
@@ -59,10 +59,10 @@ struct AttentionCall {
   int64_t n_heads = 0;
   int64_t n_kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t window = 0;      // keys in (position - window, position] are visible; 0: all up to it
-  int32_t kv_layer = 0;    // layer that owns K and V; the tape adds gradients of sharers there
-  std::span<const RowRef> q_rows;   // one per row of q
-  std::span<const RowRef> kv_rows;  // one per row of k and v, positions ascending per sequence
+  int64_t window = 0;    // keys in (position - window, position] are visible; 0: all up to it
+  int32_t kv_layer = 0;  // layer that owns K and V; the tape adds gradients of sharers there
+  std::span<const RowRef> q_rows;      // one per row of q
+  std::span<const RowRef> kv_rows;     // one per row of k and v, positions ascending per sequence
   std::span<const KvLayer> sequences;  // the owner's pages, indexed by RowRef::sequence; the tape
                                        // ignores them
 };

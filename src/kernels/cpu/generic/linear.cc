@@ -8,7 +8,6 @@
 #include "kernels/cpu/generic/table.h"
 #include "quant/blocks.h"
 #include "quant/float_rows.h"
-#include "quant/q4_0.h"
 #include "quant/q6_k.h"
 
 namespace carat::kernels::generic {
@@ -17,63 +16,70 @@ namespace {
 // Nearest integer, halves to even, for |x| < 2^22.
 float nearest(float x) noexcept { return (x + scalar::kRoundShift) - scalar::kRoundShift; }
 
-// One block of a matrix row against 32 activation codes: the exact integer sum, times the scales.
-float accumulate(float acc, F16 d, float x_scale, int32_t sum) noexcept {
-  return std::fma(to_float(d) * x_scale, static_cast<float>(sum), acc);
+// 32 elements of a matrix row: what is multiplied with 32 activation codes.
+struct Block {
+  int8_t code[kActivationBlock];
+  int32_t scale[2] = {1, 1};  // integer scale of each half
+  F16 d;
+};
+
+Block read_q4_0(const std::byte* row, int64_t b) noexcept {
+  quant::BlockQ4_0 packed;
+  std::memcpy(&packed, row + b * static_cast<int64_t>(sizeof packed), sizeof packed);
+  Block block;
+  block.d = packed.d;
+  for (int j = 0; j < 16; ++j) block.code[j] = static_cast<int8_t>((packed.qs[j] & 15) - 8);
+  for (int j = 0; j < 16; ++j) block.code[j + 16] = static_cast<int8_t>((packed.qs[j] >> 4) - 8);
+  return block;
 }
 
-float dot_q4_0(const std::byte* row, const int8_t* codes, const float* scales,
-               int64_t n_blocks) noexcept {
-  float acc = 0.0f;
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    quant::BlockQ4_0 block;
-    std::memcpy(&block, row + b * sizeof(block), sizeof(block));
-    int32_t sum = 0;
-    for (int j = 0; j < 32; ++j) sum += (quant::code_of(block, j) - 8) * codes[32 * b + j];
-    acc = accumulate(acc, block.d, scales[b], sum);
+Block read_q8_0(const std::byte* row, int64_t b) noexcept {
+  quant::BlockQ8_0 packed;
+  std::memcpy(&packed, row + b * static_cast<int64_t>(sizeof packed), sizeof packed);
+  Block block;
+  block.d = packed.d;
+  for (int j = 0; j < 32; ++j) block.code[j] = packed.qs[j];
+  return block;
+}
+
+// Eight blocks of 32 to a super-block.
+Block read_q6_k(const std::byte* row, int64_t b) noexcept {
+  quant::BlockQ6_K packed;
+  std::memcpy(&packed, row + b / 8 * static_cast<int64_t>(sizeof packed), sizeof packed);
+  Block block;
+  block.d = packed.d;
+  const int first = static_cast<int>(b % 8) * 32;
+  for (int j = 0; j < 32; ++j) {
+    block.code[j] = static_cast<int8_t>(quant::code_of(packed, first + j) - 32);
   }
-  return acc;
+  for (int h = 0; h < 2; ++h) block.scale[h] = packed.scales[first / 16 + h];
+  return block;
 }
 
-float dot_q8_0(const std::byte* row, const int8_t* codes, const float* scales,
-               int64_t n_blocks) noexcept {
-  float acc = 0.0f;
-  for (int64_t b = 0; b < n_blocks; ++b) {
-    quant::BlockQ8_0 block;
-    std::memcpy(&block, row + b * sizeof(block), sizeof(block));
-    int32_t sum = 0;
-    for (int j = 0; j < 32; ++j) sum += block.qs[j] * codes[32 * b + j];
-    acc = accumulate(acc, block.d, scales[b], sum);
-  }
-  return acc;
+// The exact integer sum of a block.
+int32_t dot_codes(const Block& block, const int8_t* codes) noexcept {
+  int32_t half[2] = {0, 0};
+  for (int j = 0; j < 16; ++j) half[0] += block.code[j] * codes[j];
+  for (int j = 16; j < 32; ++j) half[1] += block.code[j] * codes[j];
+  return block.scale[0] * half[0] + block.scale[1] * half[1];
 }
 
-float dot_q6_k(const std::byte* row, const int8_t* codes, const float* scales,
-               int64_t n_blocks) noexcept {
-  float acc = 0.0f;
-  for (int64_t b = 0; b < n_blocks; ++b) {  // blocks of 32: 8 to a super-block
-    quant::BlockQ6_K block;
-    std::memcpy(&block, row + b / 8 * sizeof(block), sizeof(block));
-    const int first = static_cast<int>(b % 8) * 32;
-    int32_t half[2] = {0, 0};
-    for (int j = 0; j < 32; ++j) {
-      half[j / 16] += (quant::code_of(block, first + j) - 32) * codes[32 * b + j];
-    }
-    const int32_t sum = block.scales[first / 16] * half[0] + block.scales[first / 16 + 1] * half[1];
-    acc = accumulate(acc, block.d, scales[b], sum);
-  }
-  return acc;
-}
+using ReadBlock = Block (*)(const std::byte*, int64_t) noexcept;
 
-using RowDot = float (*)(const std::byte*, const int8_t*, const float*, int64_t) noexcept;
-
-void linear_quantized(RowDot dot, const WeightRows& w, const QuantizedRows& x,
-                      const LinearOutput& y) noexcept {
+template <ReadBlock read>
+void linear_quantized(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
   const int64_t n_blocks = w.cols / kActivationBlock;
   for (int64_t o = 0; o < w.rows; ++o) {
-    for (int64_t t = 0; t < x.n; ++t) {
-      y.data[t * y.stride + o] =
-          dot(w.data + o * w.row_bytes, x.codes + t * w.cols, x.scales + t * n_blocks, n_blocks);
+    for (int64_t t = 0; t < x.n; ++t) y.data[t * y.stride + o] = 0.0f;
+    for (int64_t b = 0; b < n_blocks; ++b) {
+      const Block block = read(w.data + o * w.row_bytes, b);
+      const float d = to_float(block.d);
+      for (int64_t t = 0; t < x.n; ++t) {
+        const int64_t at = t * n_blocks + b;
+        const int32_t sum = dot_codes(block, x.codes + at * kActivationBlock);
+        float& acc = y.data[t * y.stride + o];
+        acc = std::fma(d * x.scales[at], static_cast<float>(sum), acc);
+      }
     }
   }
 }
@@ -123,13 +129,13 @@ void quantize_rows(const float* rows, const QuantizedRows& x) noexcept {
 }
 
 void linear_q4_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
-  linear_quantized(dot_q4_0, w, x, y);
+  linear_quantized<read_q4_0>(w, x, y);
 }
 void linear_q8_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
-  linear_quantized(dot_q8_0, w, x, y);
+  linear_quantized<read_q8_0>(w, x, y);
 }
 void linear_q6_k(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
-  linear_quantized(dot_q6_k, w, x, y);
+  linear_quantized<read_q6_k>(w, x, y);
 }
 void linear_f32(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
                 float* scratch) noexcept {
