@@ -511,7 +511,7 @@ TrainResult Run::go() {
        std::to_string(steps_) + " steps of " + std::to_string(options_.batch * options_.seq_len) +
        " tokens");
   if (qat() && held_out_ && state_.step == 0) {
-    evaluate(false);
+    evaluate(true);
     result_.start_validation_kld = progress_.validation_kld;
     update_progress();
     if (sink_.progress) sink_.progress(progress_);
