@@ -38,6 +38,7 @@ if(CARAT_TESTS AND Python3_FOUND)
     string(REPLACE "test_" "e2e_" name ${name})
     add_test(NAME ${name} COMMAND ${Python3_EXECUTABLE} ${test})
     set_tests_properties(${name} PROPERTIES
-      ENVIRONMENT "CARAT=$<TARGET_FILE:carat>;CARAT_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+      ENVIRONMENT "CARAT=$<TARGET_FILE:carat>;CARAT_SOURCE_DIR=${PROJECT_SOURCE_DIR};PYTHONDONTWRITEBYTECODE=1"
+      TIMEOUT 300)
   endforeach()
 endif()
