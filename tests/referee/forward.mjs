@@ -1,8 +1,8 @@
 // Gemma 4's text model in double precision, read from a GGUF file: the judge where carat and
-// llama.cpp differ with weights in F32. Written for reading, one token at a time, from the published
-// description of the model; it shares nothing with carat.
+// llama.cpp differ with weights in F32. Written for reading, one token at a time, from the
+// published description of the model; it shares nothing with carat.
 //
-// With `halfGelu` the activation goes through f16 on both sides, as the table of llama.cpp's CPU does.
+// With `halfGelu` the activation goes through f16 on both sides, as llama.cpp's table does.
 import {Gguf} from "./gguf.mjs";
 
 const HALF = new DataView(new ArrayBuffer(4));

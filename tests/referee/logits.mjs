@@ -2,8 +2,9 @@
 //
 // usage: node logits.mjs MODEL.gguf --tokens 2,5,9 [--out F] [--against F2] [--threads N] [-v]
 //
-// --out writes float32 logits [n_tokens, vocab_size]; --against reads such a file, as `carat logits`
-// writes it, and prints KLD(F2 || llama.cpp) and more as JSON. -v shows llama.cpp's own log.
+// --out writes float32 logits [n_tokens, vocab_size]; --against reads such a file, as
+// `carat logits` writes it, and prints KLD(F2 || llama.cpp) and more as JSON. -v shows llama.cpp's
+// own log.
 import {readFileSync, writeFileSync} from "node:fs";
 import {parseArgs} from "node:util";
 
@@ -28,7 +29,8 @@ const tokens = values.tokens.split(",").map(Number);
 const log = values.verbose ? (line) => console.error(line) : () => {};
 const model = await openModel(positionals[0], {log});
 const rows = await evaluate(model, tokens, {threads: Number(values.threads)});
-if (values.out) writeFileSync(values.out, Buffer.concat(rows.map((row) => Buffer.from(row.buffer))));
+if (values.out)
+  writeFileSync(values.out, Buffer.concat(rows.map((row) => Buffer.from(row.buffer))));
 if (values.against) {
   const reference = logitRows(readFileSync(values.against), tokens.length);
   console.log(JSON.stringify(compare(reference, rows), null, 2));

@@ -3,11 +3,11 @@
 // usage: node referee_logits.mjs CARAT FOLDER
 //
 // With weights in F32 both compute in float: KLD(carat || llama.cpp) is at most 1e-6 at every
-// position, and the squared error of the logits at most 1e-6 of their variance. forward.mjs, in double
-// precision, judges more closely: carat's error is at most 1e-10.
+// position, and the squared error of the logits at most 1e-6 of their variance. forward.mjs, in
+// double precision, judges more closely: carat's error is at most 1e-10.
 //
-// With Q4_0 each rounds activations in its own way, so a third one judges: R is carat's float forward
-// of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at most
+// With Q4_0 each rounds activations in its own way, so a third one judges: R is carat's float
+// forward of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at most
 // 1.25 times KLD(R || llama.cpp), over several random models: the mean for dense models, the median
 // for mixtures, where one token that takes another expert outweighs all else.
 import {existsSync, readdirSync, readFileSync} from "node:fs";
