@@ -136,7 +136,7 @@ Config config_from_gguf(const io::GgufMetadata& m, const io::TensorSource& tenso
   c.n_layers = m.get_int(key("block_count"), 1, 4096);
   c.max_seq_len = m.get_int(key("context_length"), 1, kMaxInt);
   c.window = m.get_int(key("attention.sliding_window"), 1, kMaxInt);
-  c.n_kv_shared_layers = m.get_int(key("attention.shared_kv_layers"), 0, c.n_layers, 0);
+  c.n_kv_shared_layers = m.get_int(key("attention.shared_kv_layers"), 0, c.n_layers - 1, 0);
   c.is_global = m.get_bools(key("attention.sliding_window_pattern"), c.n_layers);
   c.is_global.flip();
   read_attention(m, c);
