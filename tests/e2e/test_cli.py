@@ -44,7 +44,7 @@ class ExitCodes(CaratTest):
         self.fails("run", "--tmep", "1", code=2, says="did you mean --temp?")
         self.fails("logits", code=2, says="MODEL")
         self.fails("run", "-n", "many", code=2, says="whole number")
-        self.fails("run", "--top-p", "7", code=2, says="--top-p must be 0 to 1")
+        self.fails("run", "--min-p", "7", code=2, says="--min-p must be 0 to 1")
         self.fails("help", "rum", code=2)
         for command in COMMANDS:
             self.fails(command, "--no-such-option", code=2, says=f"carat {command}")
