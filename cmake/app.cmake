@@ -12,7 +12,7 @@ target_link_libraries(carat_app PUBLIC carat_engine carat_convert carat_audit ca
   carat_version)
 
 # The nano model goes into the program when it is there; a newer one is taken in again.
-file(GLOB nano_gguf CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/models/nano/*.gguf)
+file(GLOB nano_gguf CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/models/nano/*q4_0*.gguf)
 if(nano_gguf)
   list(GET nano_gguf 0 nano_gguf)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/src/app/nano.cc PROPERTIES

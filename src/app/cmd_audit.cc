@@ -234,12 +234,13 @@ class AuditCommand final : public Command {
     fmt::print(
         "KLD is KL(reference || candidate) in nats a token; noise floor {}; (95 % intervals)\n\n",
         result.noise_kld);
+    // Intervals where decisions are made; --json has them all.
     Table table({"candidate", "mean KLD", "median", "p99", "top-1 %", "perplexity ratio"});
     for (size_t i = 0; i < candidates_.size(); ++i) {
       const audit::Summary& s = result.candidates[i];
-      table.add({candidates_[i], figure_text(s.mean_kld, 5), figure_text(s.median_kld, 5),
-                 figure_text(s.p99_kld, 4), figure_text(s.top1_agreement, 2, 100),
-                 figure_text(s.perplexity_ratio, 4)});
+      table.add({candidates_[i], figure_text(s.mean_kld, 5),
+                 fmt::format("{:.5f}", s.median_kld.value), fmt::format("{:.4f}", s.p99_kld.value),
+                 figure_text(s.top1_agreement, 2, 100), figure_text(s.perplexity_ratio, 4)});
     }
     fmt::print("{}", table.text());
     if (first.chunks < 10) {

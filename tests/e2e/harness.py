@@ -20,7 +20,7 @@ def carat(*args, stdin=b"", env=None, timeout=60):
 
 def nano_gguf():
     """The nano model's GGUF, or None before it exists."""
-    found = sorted(NANO_DIR.glob("*.gguf"))
+    found = sorted(NANO_DIR.glob("*q4_0*.gguf"))
     return found[0] if found else None
 
 
