@@ -113,7 +113,7 @@ TEST_P(EveryTable, QuantizedProductsMatchTheOracle) {
     const int64_t block = info(dtype).block_elements;
     for (int round = 0; round < 40; ++round) {
       const int64_t rows = 1 + static_cast<int64_t>(rng.below(27));
-      const int64_t n = 1 + static_cast<int64_t>(rng.below(14));
+      const int64_t n = round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(14));
       const int64_t limit = round % 8 == 0 ? 3000 : 600;
       const int64_t cols = block * (1 + static_cast<int64_t>(rng.below(limit / block + 1)));
       const int64_t pad = static_cast<int64_t>(rng.below(3));  // rows need no alignment
