@@ -77,7 +77,7 @@ Spread random_spread(const Config& c, TensorRef t) {
     case K::kTokenEmbedding:
       return {0, inverse_root(c.dim)};
     case K::kOutputNorm:
-      return {3.0f, 0.3f};
+      return {1.5f, 0.15f, true};
     case K::kPleTable:
       return {0, inverse_root(c.ple_dim)};
     case K::kPleProjection:
@@ -125,7 +125,8 @@ void RandomTensor::next(std::span<std::byte> out) {
       default:
         break;
     }
-    const float v = spread_.mean + spread_.deviation * bell(rng_);
+    float v = spread_.mean + spread_.deviation * bell(rng_);
+    if (spread_.either_sign && (rng_.next() & 1) != 0) v = -v;
     if (dtype_ == DType::kF32) {
       std::memcpy(p, &v, 4);
     } else if (dtype_ == DType::kBF16) {

@@ -1,10 +1,11 @@
-// Random parameters of a sane model: every branch adds about as much to the residual as it should,
-// attention logits spread by about one, output logits by about three.
+// Random parameters of a sane model: the residual keeps unit size through all layers, attention
+// logits spread by about one and output logits by about one and a half.
 //
 // With matrices of standard deviation 1/sqrt(columns) every linear layer keeps the size of its
 // input; q and k leave their norms with unit elements, so q_norm weights near 1/sqrt(head_dim) give
-// q k^T a spread of one; branches are added with weight 0.3 and the layer scalar brings the
-// residual back to unit size.
+// q k^T a spread of one. Branches are added with weight 0.3 and the layer scalar brings the
+// residual back to unit size. The output norm's weights have random signs: with tied embeddings and
+// few layers, weights of one sign would give the token that was just read nearly all probability.
 #pragma once
 
 #include <cstddef>
@@ -17,9 +18,10 @@
 
 namespace carat::model {
 
-// Mean and standard deviation of a parameter's elements.
+// Mean and standard deviation of a parameter's elements, each of which may change its sign.
 struct Spread {
   float mean = 0, deviation = 0;
+  bool either_sign = false;
 };
 Spread random_spread(const Config& config, TensorRef t);
 
