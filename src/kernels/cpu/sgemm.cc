@@ -197,13 +197,13 @@ bool sgemm_supports(SgemmIsa isa) {
 #if defined(__x86_64__)
   if (isa == SgemmIsa::kAvx2) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+           __builtin_cpu_supports("bmi2");
   }
   if (isa == SgemmIsa::kAvx512) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+           __builtin_cpu_supports("bmi2");
   }
 #endif
   return isa == SgemmIsa::kGeneric;
