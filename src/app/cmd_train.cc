@@ -321,7 +321,7 @@ class TrainCommand final : public Command {
   }
 
   train::TrainOptions options_;
-  const train::TrainOptions defaults_;
+  const train::TrainOptions defaults_{};
   const train::TrainOptions qat_defaults_ = with_qat_defaults();
   std::vector<std::string> text_;
   std::optional<double> learning_rate_, final_lr_ratio_, weight_decay_, beta1_, beta2_, clip_norm_;
