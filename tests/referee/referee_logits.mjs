@@ -4,7 +4,9 @@
 //
 // With weights in F32 both compute in float: KLD(carat || llama.cpp) is at most 1e-6 at every
 // position, and the squared error of the logits at most 1e-6 of their variance. forward.mjs, in
-// double precision, judges more closely: carat's error is at most 1e-10.
+// double precision, judges more closely: carat's error is at most 1e-10. Where the first bound does
+// not hold, forward.mjs with GELU in f16, as llama.cpp's table has it, must agree with llama.cpp
+// within that bound: then the table is the difference, and it is not carat's.
 //
 // With Q4_0 each rounds activations in its own way, so a third one judges: R is carat's float
 // forward of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at most
@@ -63,8 +65,6 @@ function checkFloat(name, gguf, tokens) {
   const theirs = peerLogits(gguf, tokens);
   const figures = compare(ours, theirs);
   show(`${name}, carat || llama.cpp `, figures);
-  referee.check(figures.max_kld <= MAX_KLD_F32,
-                `${name}: max KLD ${figures.max_kld} is over ${MAX_KLD_F32}`);
   referee.check(figures.normalized_squared_error <= MAX_ERROR_F32,
                 `${name}: error ${figures.normalized_squared_error} is over ${MAX_ERROR_F32}`);
 
@@ -73,8 +73,11 @@ function checkFloat(name, gguf, tokens) {
   const error = compare(judge, ours);
   show(`${name}, double || carat    `, error);
   show(`${name}, double || llama.cpp`, compare(judge, theirs));
-  show(`${name}, double with GELU in f16 || llama.cpp`,
-       compare(forward(gguf, ids, {halfGelu: true}), theirs));
+  const table = compare(forward(gguf, ids, {halfGelu: true}), theirs);
+  show(`${name}, double with GELU in f16 || llama.cpp`, table);
+  referee.check(Math.min(figures.max_kld, table.max_kld) <= MAX_KLD_F32,
+                `${name}: max KLD ${figures.max_kld}, and with GELU in f16 ${table.max_kld}, ` +
+                    `are over ${MAX_KLD_F32}`);
   referee.check(error.normalized_squared_error <= MAX_ERROR_DOUBLE,
                 `${name}: error ${error.normalized_squared_error} is over ${MAX_ERROR_DOUBLE}`);
 }
