@@ -5,9 +5,9 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/progress.h"
-#include "app/synth.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "convert/synth.h"
 #include "model/config.h"
 
 namespace carat::app {
@@ -65,7 +65,7 @@ class SynthCommand final : public Command {
     options_.progress = [&](int64_t done, int64_t total) {
       progress.update(done / 1'000'000, total / 1'000'000);
     };
-    const SynthReport report = write_synthetic(options_);
+    const convert::SynthReport report = convert::write_synthetic(options_);
     progress.finish();
     if (json_) {
       Json j;
@@ -86,7 +86,7 @@ class SynthCommand final : public Command {
   }
 
  private:
-  SynthOptions options_;
+  convert::SynthOptions options_;
   std::string format_ = "gguf";
   std::string type_ = "q4_0";
   int64_t seed_ = 1;

@@ -1,10 +1,10 @@
-#include "app/synth.h"
+#include "convert/synth.h"
 
 #include <gtest/gtest.h>
 
 #include "text/tokenizer.h"
 
-namespace carat::app {
+namespace carat::convert {
 namespace {
 
 TEST(SyntheticVocab, HasThePublishedSizes) {
@@ -34,4 +34,4 @@ TEST(SyntheticVocab, LongerStringsAreOneToken) {
 }
 
 }  // namespace
-}  // namespace carat::app
+}  // namespace carat::convert

@@ -10,7 +10,7 @@
 #include "tensor/dtype.h"
 #include "text/vocab.h"
 
-namespace carat::app {
+namespace carat::convert {
 
 struct SynthOptions {
   std::string size;    // a name of model::config_of_size
@@ -41,4 +41,4 @@ SynthReport write_synthetic(const SynthOptions& options);
 // Gemma 4's size has as many merges as Gemma 4's. REQUIRES: size >= 400.
 [[nodiscard]] text::Vocab synthetic_vocab(int32_t size);
 
-}  // namespace carat::app
+}  // namespace carat::convert

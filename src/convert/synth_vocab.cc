@@ -1,10 +1,10 @@
 #include <string>
 #include <vector>
 
-#include "app/synth.h"
 #include "base/error.h"
+#include "convert/synth.h"
 
-namespace carat::app {
+namespace carat::convert {
 namespace {
 
 constexpr const char* kSpace = "\xe2\x96\x81";
@@ -80,4 +80,4 @@ text::Vocab synthetic_vocab(int32_t size) {
   return builder.finish();
 }
 
-}  // namespace carat::app
+}  // namespace carat::convert

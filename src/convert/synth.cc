@@ -1,4 +1,4 @@
-#include "app/synth.h"
+#include "convert/synth.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -22,7 +22,7 @@
 #include "model/tensors.h"
 #include "quant/scheme.h"
 
-namespace carat::app {
+namespace carat::convert {
 namespace {
 
 namespace fs = std::filesystem;
@@ -106,12 +106,12 @@ void write_tensors(const model::Config& config, const std::vector<Planned>& tens
 void write_gguf(const model::Config& config, const std::vector<Planned>& tensors,
                 const SynthOptions& options) {
   const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.vocab_size));
-  const io::GgufFields fields = convert::gguf_fields({.config = &config,
-                                                      .vocab = &vocab,
-                                                      .generation = nullptr,
-                                                      .name = "random " + options.size,
-                                                      .chat_template = {},
-                                                      .matrices = options.type});
+  const io::GgufFields fields = gguf_fields({.config = &config,
+                                             .vocab = &vocab,
+                                             .generation = nullptr,
+                                             .name = "random " + options.size,
+                                             .chat_template = {},
+                                             .matrices = options.type});
   std::vector<io::TensorSpec> specs;
   for (const Planned& t : tensors) specs.push_back(t.spec);
   const std::vector<float> divisors = model::rope_freqs(config);
@@ -201,7 +201,7 @@ SynthReport write_synthetic(const SynthOptions& options) {
     tensors.push_back(plan(config, ref, options));
     report.bytes += *byte_count(tensors.back().spec.dtype, tensors.back().spec.shape);
   }
-  convert::check_disk_space(options.target, report.bytes);
+  check_disk_space(options.target, report.bytes);
   report.tensors = static_cast<int64_t>(tensors.size());
   report.parameters = model::parameter_count(config);
   if (options.gguf) {
@@ -212,4 +212,4 @@ SynthReport write_synthetic(const SynthOptions& options) {
   return report;
 }
 
-}  // namespace carat::app
+}  // namespace carat::convert
