@@ -30,5 +30,5 @@ $carat train --teacher "$out/teacher" "${training[@]}" --validation "$text/persu
 
 $carat convert "$out/qat" "$out/nano-q4_0.gguf" --to gguf-q4_0 --force
 $carat convert "$out/teacher" "$out/teacher-round.gguf" --to gguf-q4_0 --round --force
-$carat audit "$out/teacher" "$out/nano-q4_0.gguf" "$out/teacher-round.gguf" \
+$carat audit "$out/teacher" "$out/nano-q4_0.gguf" "$out/qat" "$out/teacher-round.gguf" \
   --text "$text/persuasion.txt"

@@ -69,6 +69,9 @@ class LogitsCommand final : public Command {
                      {}});
       }
     }
+    if (model_ && same_file(out_, *model_)) {
+      throw Error({"the output is the model itself", out_, "--out", "another file", {}, {}});
+    }
     ThreadPool pool(resolve_threads(threads_));
     const auto n = static_cast<int64_t>(tokens_.size());
     audit::ModelLogits source(model, kv_type(kv_), n, pool,

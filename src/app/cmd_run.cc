@@ -127,9 +127,7 @@ class RunCommand final : public Command {
     model.path = display_name(model_);
     const text::Tokenizer& tokenizer = require_tokenizer(model);
     const bool chat = !raw_ && has_template && tokenizer.vocab().special.has_turns();
-    if (verbose_ || (interactive && stderr_is_terminal())) {
-      for (const std::string& note : model.notes) fmt::print(stderr, "note: {}\n", note);
-    }
+    for (const std::string& note : model.notes) fmt::print(stderr, "note: {}\n", note);
 
     ThreadPool pool(resolve_threads(threads_));
     kernels::CpuOps ops(pool, kernels::choose_kernels(environment.isa));

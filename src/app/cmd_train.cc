@@ -44,7 +44,8 @@ class TrainCommand final : public Command {
             "(KL divergence) with its weights on the Q4_0 lattice.\n"
             "The result is a Hugging Face directory in bf16. The same options, text and seed give "
             "the same weights bit for bit, whatever the number of threads. Ctrl-C finishes the "
-            "step, saves the checkpoint and ends; --resume goes on as if nothing had happened.",
+            "step, saves the checkpoint (with --checkpoint) and ends; --resume goes on as if "
+            "nothing had happened.",
         .examples = {
             {"carat train --new-tokenizer 2048 --text train.txt --out tokenizer",
              "learns a tokenizer of 2048 entries; writes tokenizer/tokenizer.json"},

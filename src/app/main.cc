@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "app/command.h"
@@ -136,6 +137,9 @@ int run_program(int argc, char** argv) {
     return kFailed;
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "carat{}: out of memory\n", command);
+    return kFailed;
+  } catch (const std::system_error& error) {  // of fmt, when standard output cannot be written
+    fmt::print(stderr, "carat{}: {}\n", command, error.what());
     return kFailed;
   }
 }

@@ -37,8 +37,11 @@ void install_signal_handlers() {
   // No SA_RESTART: a read from the terminal must return so that the stop is seen.
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGHUP, &action, nullptr);
   action.sa_handler = on_broken_pipe;
   sigaction(SIGPIPE, &action, nullptr);
+  // A file-size limit then shows as a failed write, with its message and without leftovers.
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 const std::atomic<bool>& stop_flag() { return g_stop; }

@@ -24,7 +24,8 @@ namespace {
 
 // Opens a regular file for reading; returns the descriptor and its size.
 std::pair<int, int64_t> open_regular(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK opening a pipe would wait for a writer before it can be refused.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) fail_errno(path, "cannot open the file", errno);
   struct stat st {};
   if (::fstat(fd, &st) != 0) {
@@ -78,8 +79,12 @@ class MemoryFile final : public RandomAccessFile {
   int64_t size() const override { return static_cast<int64_t>(bytes_.size()); }
   void read(int64_t offset, std::span<std::byte> out) const override {
     if (offset < 0 || offset > size() || static_cast<int64_t>(out.size()) > size() - offset) {
-      throw Error({"the file ends too early", path_, "byte " + std::to_string(offset),
-                   std::to_string(out.size()) + " bytes", {}, "the file may be truncated"});
+      throw Error({"the file ends too early",
+                   path_,
+                   "byte " + std::to_string(offset),
+                   std::to_string(out.size()) + " bytes",
+                   {},
+                   "the file may be truncated"});
     }
     if (!out.empty()) std::memcpy(out.data(), bytes_.data() + offset, out.size());
   }
@@ -150,14 +155,21 @@ void MappedFile::release(int64_t offset, int64_t length) const {
   const int64_t begin = (offset + page - 1) / page * page;
   const int64_t end = (offset + length >= size_) ? size_ : (offset + length) / page * page;
   if (data_ && begin < end) {
-    ::madvise(const_cast<std::byte*>(data_) + begin, static_cast<size_t>(end - begin), MADV_DONTNEED);
+    ::madvise(const_cast<std::byte*>(data_) + begin, static_cast<size_t>(end - begin),
+              MADV_DONTNEED);
   }
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   struct stat st {};
-  if (::stat(path_.c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
-    throw Error({"cannot write here", path_, {}, "a file name", "a directory", {}});
+  // Renaming over a device or a pipe would replace it for everybody.
+  if (::stat(path_.c_str(), &st) == 0 && !S_ISREG(st.st_mode)) {
+    throw Error({"cannot write here",
+                 path_,
+                 {},
+                 "the name of a regular file",
+                 S_ISDIR(st.st_mode) ? "a directory" : "a device or a pipe",
+                 {}});
   }
   temporary_ = path_ + ".partial-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
@@ -210,7 +222,8 @@ void AtomicFile::write_at(int64_t offset, std::span<const std::byte> bytes) {
 
 void AtomicFile::flush_window() {
   drain();
-  ::fdatasync(fd_);
+  // A failed write-back is reported once; commit's fsync would not see it again.
+  if (::fdatasync(fd_) != 0) fail_errno(path_, "cannot flush the file to the disk", errno);
   ::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
 }
 
@@ -247,11 +260,22 @@ void remove_temporary_files() noexcept {
   }
 }
 
+bool same_file(const std::string& a, const std::string& b) {
+  struct stat sa {
+  }, sb{};
+  return ::stat(a.c_str(), &sa) == 0 && ::stat(b.c_str(), &sb) == 0 && sa.st_dev == sb.st_dev &&
+         sa.st_ino == sb.st_ino;
+}
+
 std::string read_text_file(const std::string& path, int64_t limit) {
   const auto file = open_file(path);
   if (file->size() > limit) {
-    throw Error({"the file is too large", path, {}, "at most " + std::to_string(limit) + " bytes",
-                 std::to_string(file->size()) + " bytes", {}});
+    throw Error({"the file is too large",
+                 path,
+                 {},
+                 "at most " + std::to_string(limit) + " bytes",
+                 std::to_string(file->size()) + " bytes",
+                 {}});
   }
   std::string text(static_cast<size_t>(file->size()), '\0');
   file->read(0, std::as_writable_bytes(std::span(text)));

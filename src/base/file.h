@@ -78,6 +78,9 @@ class AtomicFile {
 // signal handler that is about to end the process.
 void remove_temporary_files() noexcept;
 
+// Whether two paths lead to the same file or directory. False if one does not exist.
+bool same_file(const std::string& a, const std::string& b);
+
 // A whole small file as text; throws if it is larger than `limit` bytes.
 std::string read_text_file(const std::string& path, int64_t limit);
 

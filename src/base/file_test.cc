@@ -67,6 +67,20 @@ TEST(AtomicFile, RemovedBySignalHandlerHelper) {
   EXPECT_FALSE(exists(temporary));
 }
 
+TEST(AtomicFile, RefusesWhatIsNoRegularFile) {
+  EXPECT_THROW(AtomicFile{temporary_folder()}, Error);
+  const std::string pipe = temporary_folder() + "/pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_THROW(AtomicFile{pipe}, Error);
+  EXPECT_THROW(open_file(pipe), Error);  // and does not wait for a writer
+}
+
+TEST(File, KnowsTheSameFileByAnotherName) {
+  const std::string folder = temporary_folder();
+  EXPECT_TRUE(same_file(folder, folder + "/."));
+  EXPECT_FALSE(same_file(folder, folder + "/absent"));
+}
+
 TEST(File, SaysWhatIsWrong) {
   EXPECT_THROW(open_file("/nonexistent/x"), Error);
   EXPECT_THROW(open_file("/"), Error);

@@ -9,6 +9,8 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -58,6 +60,16 @@ struct ThreadPool::State {
     }
   }
 
+  void end() {
+    {
+      std::lock_guard lock(mutex);
+      stop.store(true);
+      generation.fetch_add(1);
+    }
+    wake.notify_all();
+    for (std::thread& t : threads) t.join();
+  }
+
   void thread_main(int thread) {
     uint64_t seen = 0;
     for (;;) {
@@ -84,20 +96,23 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(int n_threads) : n_threads_(std::max(1, n_threads)) {
   if (n_threads_ == 1) return;
   state_ = std::make_unique<State>();
-  for (int t = 1; t < n_threads_; ++t) {
-    state_->threads.emplace_back([s = state_.get(), t] { s->thread_main(t); });
+  try {
+    for (int t = 1; t < n_threads_; ++t) {
+      state_->threads.emplace_back([s = state_.get(), t] { s->thread_main(t); });
+    }
+  } catch (const std::system_error& e) {
+    state_->end();
+    throw Error({std::string("cannot start a thread: ") + e.what(),
+                 {},
+                 {},
+                 {},
+                 {},
+                 "ask for fewer threads"});
   }
 }
 
 ThreadPool::~ThreadPool() {
-  if (!state_) return;
-  {
-    std::lock_guard lock(state_->mutex);
-    state_->stop.store(true);
-    state_->generation.fetch_add(1);
-  }
-  state_->wake.notify_all();
-  for (std::thread& t : state_->threads) t.join();
+  if (state_) state_->end();
 }
 
 void ThreadPool::run(int64_t n, int64_t grain, RangeFunction f) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -97,8 +98,9 @@ LayerConfig Config::layer(int64_t i) const {
 }
 
 int64_t Config::rotated_pairs_global() const {
-  return static_cast<int64_t>(static_cast<double>(partial_rotary_factor) *
-                              static_cast<double>(head_dim_global) / 2);
+  // The factor is a float: 5 of 12 pairs is stored as a little less, or more.
+  return std::llround(static_cast<double>(partial_rotary_factor) *
+                      static_cast<double>(head_dim_global) / 2);
 }
 
 void Config::validate() const {

@@ -1,13 +1,16 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "model/forward.h"
 #include "train/adamw.h"
 #include "train/checkpoint_io.h"
@@ -272,6 +275,13 @@ void Run::open_data() {
   warmup_ = options_.warmup_steps > 0 ? options_.warmup_steps : ceil_div(steps_, 20);
 }
 
+// FNV-1a over the weights' bits, as text: JSON numbers need not hold 64 bits.
+std::string hash_of(const std::vector<float>& weights) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const float w : weights) hash = (hash ^ std::bit_cast<uint32_t>(w)) * 0x100000001b3u;
+  return std::to_string(hash);
+}
+
 Json Run::fingerprint() const {
   Json j;
   j["mode"] = qat() ? "qat" : "pretrain";
@@ -290,6 +300,8 @@ Json Run::fingerprint() const {
   j["clip_norm"] = options_.clip_norm;
   j["seed"] = options_.seed;
   j["text"] = data_->fingerprint();
+  if (!texts_from_.empty()) j["start"] = hash_of(start_);
+  if (qat()) j["teacher"] = hash_of(teacher_);
   return j;
 }
 
@@ -500,9 +512,43 @@ void Run::export_model() {
   write_hf_model(options_.out_dir, shapes_, layout_, forward_values(), texts);
 }
 
+// Finds out before hours of work whether the result can be written, and overwrites nothing that
+// the run reads or that another run left.
+void check_targets(const TrainOptions& options) {
+  for (const std::string& source : {options.init, options.teacher}) {
+    if (!source.empty() && same_file(options.out_dir, source)) {
+      throw Error({"the output is a model that the run reads",
+                   options.out_dir,
+                   "--out",
+                   "another directory",
+                   {},
+                   {}});
+    }
+  }
+  if (!options.checkpoint.empty() && !options.resume &&
+      std::filesystem::exists(options.checkpoint)) {
+    throw Error({"the checkpoint of another run is there",
+                 options.checkpoint,
+                 "--checkpoint",
+                 {},
+                 {},
+                 "--resume goes on with it; remove the file to begin anew"});
+  }
+  if (options.out_dir.empty()) return;
+  std::error_code error;
+  const bool made = std::filesystem::create_directories(options.out_dir, error);
+  if (error) {
+    throw Error(
+        {"cannot make the directory: " + error.message(), options.out_dir, "--out", {}, {}, {}});
+  }
+  { const AtomicFile probe(options.out_dir + "/model.safetensors"); }
+  if (made) std::filesystem::remove(options.out_dir, error);
+}
+
 TrainResult Run::go() {
   started_ = Clock::now();
   check_options(options_);
+  check_targets(options_);
   open_models();
   open_tokenizer();
   open_data();

@@ -100,8 +100,10 @@ Value CpuOps::embed(const Weight& table, std::span<const int32_t> ids, int64_t c
   spread(n, 1, cols * 8 + 4096, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t at = ids[static_cast<size_t>(t)] * table.row_size() + skip;
-      const std::byte* row = table.data + at;
-      if (!table.data) {
+      const std::byte* row = nullptr;
+      if (table.data) {
+        row = table.data + at;
+      } else {
         std::byte* bytes = reinterpret_cast<std::byte*>(scratch(thread));
         table.file->read(table.file_offset + at, {bytes, static_cast<size_t>(length)});
         row = bytes;
