@@ -12,21 +12,33 @@
 //
 // Canonical sums. On one ISA the result of a row is bit-identical whatever other rows share the
 // call, whatever the number of threads and whether a fused or a simple op made it:
-//   * dot product with a quantized matrix (Q4_0, Q8_0, Q6_K): the row of x is quantized to int8 per
-//     32 elements (scale = max|x| / 127, code = round half to even of x * (1 / scale); a block
-//     below 2^-100 is zero, one with a value that is not finite makes the result NaN); per block of
-//     32 an exact integer sum (Q6_K: of its two 16-element halves, each times its integer scale),
-//     then one float fused multiply-add acc += (d_w * d_x) * float(sum), blocks in ascending order;
+//   * dot product with a quantized matrix: the row of x is quantized to int8 per 32 elements (scale
+//     dx = max|x| / 127, code = round half to even of x * (1 / dx); a block below 2^-100 is zero,
+//     one with a value that is not finite makes the result NaN). Blocks of 32 in ascending order;
+//     S is the exact integer sum of weight codes (their offset taken off) times activation codes, X
+//     that of the activation codes, 0 and 1 the halves of 16; acc starts at 0:
+//       Q4_0, Q5_0, Q8_0, IQ4_NL  acc = fma(d * dx, S, acc)
+//       Q6_K, Q3_K                acc = fma(d * dx, sc0 * S0 + sc1 * S1, acc), the sum in integers
+//       IQ4_XS                    acc = fma((d * sc) * dx, S, acc)
+//       Q4_1, Q5_1                acc = fma(d * dx, S, acc), then acc = fma(m, dx * X, acc)
+//       Q4_K, Q5_K                the same with d * sc for d and -(dmin * mn) for m
+//       Q2_K                      acc = fma(d * dx, sc0 * S0 + sc1 * S1, acc), then
+//                                 acc = fma(-(dmin * dx), mn0 * X0 + mn1 * X1, acc)
+//       C2, C4, C8                acc = fma(dx, S, acc); in the end acc * scale of the row. With
+//                                 static activations: float(S of the whole row) * (scale * dx);
 //   * dot product of floats (F32, F16, BF16): 8 lanes, element i goes to lane i mod 8 by fused
 //     multiply-add in ascending order, then lanes are added as ((0+4)+(2+6))+((1+5)+(3+7));
 //     a tail shorter than 8 is treated as padded with zeros;
 //   * sum of squares in rms_norm: the same 8 lanes and tree;
 //   * exp and tanh: the polynomials of kernels/scalar/math.h;
 //   * attention: keys in segments of kKvPageTokens positions counted from position 0; inside a
-//     segment the float dot above (int8 pages: of q and the codes, then times the key's scale), the
-//     maximum, weights summed in 8 lanes by place in the segment, weight (times the value's scale)
-//     times value added in ascending position; partial results (maximum, sum, vector) joined in
-//     ascending segment order;
+//     segment the float dot above, the maximum, weights = exp(score - maximum) summed in 8 lanes by
+//     place in the segment, weight times value added in ascending position; partial results
+//     (maximum, sum, vector) joined in ascending segment order. With int8 pages sums are exact
+//     integers: a head of q is rounded to 16 bits (dq = max|q| / 16383, code = round half to even
+//     of q * (1 / dq); zero and NaN as above), score = float(sum of q's and k's codes) * (dq *
+//     scale of k); the weights of a segment times the scales of their values, p, are rounded the
+//     same way (dp = max p / 16383), vector = float(sum of p's and v's codes) * dp;
 //   * experts: added in router rank order.
 #pragma once
 

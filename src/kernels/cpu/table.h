@@ -20,6 +20,23 @@ struct QuantizedRows {
   float* scales = nullptr;       // [n, cols / 32]
   int32_t* sums = nullptr;       // [n, cols / 32]: 8 * sum of the block's codes
   int16_t* half_sums = nullptr;  // [n, cols / 16]: sum of 16 codes
+  float* scaled_sums = nullptr;  // [n, cols / 32]: scale * float(sum of the block's codes)
+};
+
+// n rows of int8 activations that share one scale (mobile format): x = code * scale.
+struct StaticRows {
+  int64_t n = 0;
+  int64_t cols = 0;               // a multiple of 32, at most 2^16
+  const int8_t* codes = nullptr;  // [n, cols], -128..127
+  float scale = 0;
+};
+
+// Consecutive tiles of a matrix (kernels/tiles.h); `rows` of them are real.
+struct TileRows {
+  const std::byte* data = nullptr;
+  int64_t tile_bytes = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;
 };
 
 // Consecutive rows of a weight matrix.
@@ -53,6 +70,10 @@ struct KeySegment {
   int64_t n = 0;      // >= 1
 };
 
+using TileLinear = void (*)(const TileRows& w, const QuantizedRows& x,
+                            const LinearOutput& y) noexcept;
+using ChannelLinear = void (*)(const TileRows& w, const StaticRows& x,
+                               const LinearOutput& y) noexcept;
 using QuantizedLinear = void (*)(const WeightRows& w, const QuantizedRows& x,
                                  const LinearOutput& y) noexcept;
 // scratch: kFloatPanelRows * cols floats.
