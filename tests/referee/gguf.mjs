@@ -1,6 +1,6 @@
 // Reads GGUF files, and rewrites them with every tensor in F32. Written from the description of the
 // format, apart from carat's own reader: an error in one shows against the other.
-import {closeSync, openSync, readFileSync, writeSync} from "node:fs";
+import {closeSync, copyFileSync, openSync, readFileSync, writeSync} from "node:fs";
 
 // metadata value types that are numbers: [bytes, (view, at) => value]
 const VALUES = {
@@ -152,4 +152,20 @@ export function ggufToF32(from, to) {
   }
   closeSync(out);
   return byType;
+}
+
+// Copies the GGUF file `from` to `to` with element `index` of each F32 vector in `names` multiplied
+// by `factor`.
+export function amplify(from, to, names, index, factor) {
+  const gguf = new Gguf(from);
+  copyFileSync(from, to);
+  const out = openSync(to, "r+");
+  for (const name of names) {
+    const tensor = gguf.tensors.find((t) => t.name === name);
+    if (!tensor || tensor.type !== 0) throw new Error(`no F32 tensor ${name}`);
+    const word = Buffer.alloc(4);
+    word.writeFloatLE(gguf.values(tensor)[index] * factor);
+    writeSync(out, word, 0, 4, gguf.dataBegin + tensor.offset + 4 * index);
+  }
+  closeSync(out);
 }
