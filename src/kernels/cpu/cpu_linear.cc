@@ -11,6 +11,9 @@ namespace {
 // Threads take whole groups of this many matrix rows, what a kernel works on at once.
 constexpr int64_t kRowGroup = 8;
 
+// Of quantized activations, per 32 elements.
+constexpr int64_t kQuantizedBytes = 48;
+
 bool is_quantized(DType dtype) { return info(dtype).block_elements > 1; }
 
 WeightRows rows_of(const Weight& w, int64_t matrix, int64_t begin, int64_t end) {
@@ -25,7 +28,8 @@ QuantizedRows row_range(const QuantizedRows& q, int64_t begin, int64_t n) {
           q.codes + begin * q.cols,
           q.scales + begin * blocks,
           q.sums + begin * blocks,
-          q.half_sums + begin * blocks * 2};
+          q.half_sums + begin * blocks * 2,
+          q.scaled_sums + begin * blocks};
 }
 
 void copy_row(const QuantizedRows& from, int64_t row, const QuantizedRows& to, int64_t to_row) {
@@ -35,24 +39,26 @@ void copy_row(const QuantizedRows& from, int64_t row, const QuantizedRows& to, i
   std::copy_n(a.scales, blocks, b.scales);
   std::copy_n(a.sums, blocks, b.sums);
   std::copy_n(a.half_sums, 2 * blocks, b.half_sums);
+  std::copy_n(a.scaled_sums, blocks, b.scaled_sums);
 }
 
 }  // namespace
 
-// One block holds all four arrays, codes first: 32 + 4 + 4 + 4 bytes per 32 elements.
+// One block holds all five arrays, codes first: 32 + 4 * 4 bytes per 32 elements.
 QuantizedRows CpuOps::take_quantized(int64_t n, int64_t cols) {
   const int64_t blocks = n * cols / kActivationBlock;
-  auto* base = static_cast<std::byte*>(buffers_.take(blocks * 44));
+  auto* base = static_cast<std::byte*>(buffers_.take(blocks * kQuantizedBytes));
   QuantizedRows q{.n = n, .cols = cols};
   q.codes = reinterpret_cast<int8_t*>(base);
   q.scales = reinterpret_cast<float*>(base + blocks * 32);
   q.sums = reinterpret_cast<int32_t*>(base + blocks * 36);
   q.half_sums = reinterpret_cast<int16_t*>(base + blocks * 40);
+  q.scaled_sums = reinterpret_cast<float*>(base + blocks * 44);
   return q;
 }
 
 void CpuOps::give_quantized(QuantizedRows& q) noexcept {
-  buffers_.give(q.codes, q.n * q.cols / kActivationBlock * 44);
+  buffers_.give(q.codes, q.n * q.cols / kActivationBlock * kQuantizedBytes);
   q = {};
 }
 

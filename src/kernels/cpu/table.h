@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/tiles.h"
+
 namespace carat::kernels {
 
 // Elements that share one scale in quantized activations.
@@ -93,6 +95,8 @@ struct KernelTable {
   QuantizedLinear linear_q4_0;
   QuantizedLinear linear_q8_0;
   QuantizedLinear linear_q6_k;
+  const TileLinear* linear_tiles;       // [kTileFormats], by TileFormat
+  const ChannelLinear* linear_channel;  // [3]: C2, C4, C8 with static activations
   FloatLinear linear_f32;
   FloatLinear linear_f16;
   FloatLinear linear_bf16;

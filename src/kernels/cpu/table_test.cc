@@ -16,6 +16,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "kernels/kv_pages.h"
 #include "kernels/scalar/math.h"
+#include "kernels/testing/quantized.h"
 #include "quant/scheme.h"
 #include "tensor/compare.h"
 
@@ -23,6 +24,7 @@ namespace carat::kernels {
 namespace {
 
 using Floats = std::vector<float>;
+using test::Quantized;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -55,22 +57,6 @@ Floats draw_all(Rng& rng, Kind kind, int64_t n) {
   for (float& x : v) x = draw(rng, kind);
   return v;
 }
-
-// QuantizedRows with its memory.
-struct Quantized {
-  std::vector<int8_t> codes;
-  Floats scales;
-  std::vector<int32_t> sums;
-  std::vector<int16_t> half_sums;
-  QuantizedRows rows;
-
-  Quantized(int64_t n, int64_t cols)
-      : codes(static_cast<size_t>(n * cols), 99),
-        scales(static_cast<size_t>(n * cols / 32)),
-        sums(static_cast<size_t>(n * cols / 32)),
-        half_sums(static_cast<size_t>(n * cols / 16)),
-        rows{n, cols, codes.data(), scales.data(), sums.data(), half_sums.data()} {}
-};
 
 class EveryTable : public testing::TestWithParam<const KernelTable*> {
  protected:
@@ -126,11 +112,7 @@ TEST_P(EveryTable, QuantizedProductsMatchTheOracle) {
       Quantized x(n, cols);
       oracle.quantize_rows(draw_all(rng, kKinds[round % 6], n * cols).data(), x.rows);
       if (round < 8) {  // codes and the sums that go with them at their extremes
-        const int sign = round % 2 == 0 ? 1 : -1;
-        std::fill(x.codes.begin(), x.codes.end(), static_cast<int8_t>(sign * 127));
-        std::fill(x.scales.begin(), x.scales.end(), 0.01f);
-        std::fill(x.sums.begin(), x.sums.end(), sign * 8 * 32 * 127);
-        std::fill(x.half_sums.begin(), x.half_sums.end(), static_cast<int16_t>(sign * 16 * 127));
+        x.fill(round % 2 == 0 ? 127 : -127, 0.01f);
       }
       const int64_t stride = rows + 3;
       Floats want(static_cast<size_t>(n * stride), -5.0f), got = want;
@@ -237,6 +219,7 @@ TEST_P(EveryTable, QuantizesLikeTheOracle) {
     EXPECT_EQ(got.sums, want.sums);
     EXPECT_EQ(got.half_sums, want.half_sums);
     EXPECT_EQ(first_bit_difference(got.scales, want.scales), -1);
+    EXPECT_EQ(first_bit_difference(got.scaled_sums, want.scaled_sums), -1);
   }
 }
 
@@ -264,6 +247,7 @@ TEST_P(EveryTable, QuantizedValuesAreClose) {
     EXPECT_EQ(q.sums[static_cast<size_t>(b)], 8 * (half[0] + half[1]));
     EXPECT_EQ(q.half_sums[static_cast<size_t>(2 * b)], half[0]);
     EXPECT_EQ(q.half_sums[static_cast<size_t>(2 * b + 1)], half[1]);
+    EXPECT_EQ(q.scaled_sums[static_cast<size_t>(b)], scale * static_cast<float>(half[0] + half[1]));
   }
 }
 

@@ -67,6 +67,7 @@ void quantize_rows(const float* rows, const QuantizedRows& x) noexcept {
     x.half_sums[2 * b] = static_cast<int16_t>(low);
     x.half_sums[2 * b + 1] = static_cast<int16_t>(high);
     x.sums[b] = 8 * (low + high);
+    x.scaled_sums[b] = s.scale * static_cast<float>(low + high);
   }
 }
 

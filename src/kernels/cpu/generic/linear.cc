@@ -125,6 +125,7 @@ void quantize_rows(const float* rows, const QuantizedRows& x) noexcept {
     x.half_sums[2 * b] = static_cast<int16_t>(half[0]);
     x.half_sums[2 * b + 1] = static_cast<int16_t>(half[1]);
     x.sums[b] = 8 * (half[0] + half[1]);
+    x.scaled_sums[b] = x.scales[b] * static_cast<float>(half[0] + half[1]);
   }
 }
 
