@@ -1,11 +1,9 @@
 #include "audit/model_logits.h"
 
 #include <algorithm>
-#include <numeric>
-#include <vector>
 
 #include "base/error.h"
-#include "model/forward.h"
+#include "model/advance.h"
 
 namespace carat::audit {
 namespace {
@@ -40,22 +38,8 @@ int64_t ModelLogits::step_for(int64_t vocab_size) {
 void ModelLogits::read(std::span<const int32_t> tokens, std::span<float> logits) {
   const auto n = static_cast<int64_t>(tokens.size());
   CHECK(static_cast<int64_t>(logits.size()) == n * vocab_size());
-  sequence_.prepare(n);
-  const model::KvSequence* const sequences[] = {&sequence_};
-  const model::KvBatch batch(model_.config(), sequences);
-  std::vector<kernels::RowRef> rows;
-  for (int64_t i = 0; i < n; ++i) {
-    rows.push_back({.sequence = 0, .position = static_cast<int32_t>(sequence_.length() + i)});
-  }
-  std::vector<int32_t> wanted(tokens.size());
-  std::iota(wanted.begin(), wanted.end(), 0);
-  const model::Step step{
-      .tokens = tokens, .rows = rows, .wanted = wanted, .kv = [&](int64_t layer) {
-        return batch.layer(layer);
-      }};
-  const kernels::Value result = model::forward(model_.weights, ops_, step);
-  ops_.read(result, logits);
-  sequence_.advance(n);
+  const model::Chunk chunk{&sequence_, tokens, model::Chunk::Wanted::kAll};
+  ops_.read(model::advance(model_.weights, ops_, std::span(&chunk, 1)), logits);
 }
 
 }  // namespace carat::audit

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "base/error.h"
-#include "model/forward.h"
 
 namespace carat::engine {
 namespace {
@@ -86,22 +84,9 @@ void Session::check_tokens(std::span<const int32_t> tokens) const {
   require_room(length() + static_cast<int64_t>(tokens.size()));
 }
 
-kernels::Value Session::run(std::span<const int32_t> tokens, std::span<const int32_t> wanted) {
-  const auto n = static_cast<int64_t>(tokens.size());
-  std::vector<kernels::RowRef> rows(tokens.size());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    rows[i] = {0, static_cast<int32_t>(length() + static_cast<int64_t>(i))};
-  }
-  sequence_.prepare(n);
-  const model::KvSequence* const sequences[] = {&sequence_};
-  const model::KvBatch batch(model_.config(), sequences);
-  model::Step step;
-  step.tokens = tokens;
-  step.rows = rows;
-  step.wanted = wanted;
-  step.kv = [&batch](int64_t layer) { return batch.layer(layer); };
-  kernels::Value logits = model::forward(model_.weights, ops_, step);
-  sequence_.advance(n);
+kernels::Value Session::run(std::span<const int32_t> tokens, model::Chunk::Wanted wanted) {
+  const model::Chunk chunk{&sequence_, tokens, wanted};
+  kernels::Value logits = model::advance(model_.weights, ops_, std::span(&chunk, 1));
   history_.insert(history_.end(), tokens.begin(), tokens.end());
   return logits;
 }
@@ -116,10 +101,9 @@ std::span<const float> Session::read(std::span<const int32_t> tokens, const Read
     if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
     const int64_t n = std::min(options_.chunk, total - at);
     const bool last = at + n == total;
-    const int32_t last_row = static_cast<int32_t>(n) - 1;
     const kernels::Value logits =
         run(tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n)),
-            std::span(&last_row, last ? 1 : 0));
+            last ? model::Chunk::Wanted::kLast : model::Chunk::Wanted::kNone);
     if (last) ops_.read(logits, logits_);
     if (progress) progress(at + n, total);
   }
@@ -132,14 +116,12 @@ void Session::read_all(std::span<const int32_t> tokens, const LogitRows& rows,
   const auto total = static_cast<int64_t>(tokens.size());
   const int64_t fitting = std::max<int64_t>(1, kMaxLogitBytes / (4 * vocab_size()));
   const int64_t step = std::min(options_.chunk, fitting);
-  std::vector<int32_t> wanted(static_cast<size_t>(step));
-  std::iota(wanted.begin(), wanted.end(), 0);
   for (int64_t at = 0; at < total; at += step) {
     if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
     const auto n = static_cast<size_t>(std::min(step, total - at));
     const int64_t position = length();
     const kernels::Value logits =
-        run(tokens.subspan(static_cast<size_t>(at), n), std::span(wanted).first(n));
+        run(tokens.subspan(static_cast<size_t>(at), n), model::Chunk::Wanted::kAll);
     logits_.resize(n * static_cast<size_t>(vocab_size()));
     ops_.read(logits, logits_);
     rows(position, static_cast<int64_t>(n), logits_);

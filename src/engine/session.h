@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/ops.h"
+#include "model/advance.h"
 #include "model/kv_cache.h"
 #include "model/load.h"
 
@@ -61,7 +62,7 @@ class Session {
   void clear();
 
  private:
-  kernels::Value run(std::span<const int32_t> tokens, std::span<const int32_t> wanted);
+  kernels::Value run(std::span<const int32_t> tokens, model::Chunk::Wanted wanted);
   void check_tokens(std::span<const int32_t> tokens) const;
 
   const model::Model& model_;

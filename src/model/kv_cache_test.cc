@@ -90,23 +90,116 @@ TEST(KvCache, BudgetIsHard) {
 
 TEST(KvCache, PagesAtRestGiveWayToOtherSizes) {
   const auto pool = KvPagePool::create(1000);
-  { const KvPage page = pool->take(800); }
-  const KvPage other = pool->take(900);
+  { const KvBlockRef block = pool->take(800); }
+  const KvBlockRef other = pool->take(900);
   EXPECT_EQ(pool->bytes_in_use(), 900);
   EXPECT_THROW((void)pool->take(200), Error);
 }
 
-TEST(KvCache, SharedPagesOutliveASequence) {
+KvPrefix prefix_of(const KvSequence& s, int64_t length) {
+  KvPrefix p;
+  p.length = length;
+  for (int64_t page = 0; page * 64 < length; ++page) {
+    p.local.push_back(s.local(page));
+    p.global.push_back(s.global(page));
+  }
+  return p;
+}
+
+void store(KvSequence& s, int64_t n) {
+  s.prepare(n);
+  s.advance(n);
+}
+
+TEST(KvCache, SharedBlocksOutliveASequence) {
   const Config c = config_of_size("tinykv");
   const auto pool = KvPagePool::create(1 << 30);
-  KvSequence a(c, KvType::kF32, pool);
-  a.prepare(64);
-  a.advance(64);
-  const KvSequence b = a;
+  KvSequence a(c, KvType::kF32, pool), b(c, KvType::kF32, pool);
+  store(a, 64);
   const int64_t bytes = pool->bytes_in_use();
+  b.start_from(prefix_of(a, 64));
+  EXPECT_EQ(pool->bytes_in_use(), bytes);
+  EXPECT_EQ(pool->bytes_in_sequences(), bytes);
   a.clear();
   EXPECT_EQ(pool->bytes_in_use(), bytes);
+  EXPECT_EQ(pool->bytes_in_sequences(), bytes);
   EXPECT_NE(b.layer(0).pages[0], nullptr);
+  const KvPrefix kept = prefix_of(b, 64);
+  b.clear();
+  EXPECT_EQ(pool->bytes_in_use(), bytes);
+  EXPECT_EQ(pool->bytes_in_sequences(), 0);
+}
+
+TEST(KvCache, APageIsWrittenByOneAndCopiedByTheOthers) {
+  const Config c = config_of_size("tinykv");
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence a(c, KvType::kF32, pool), b(c, KvType::kF32, pool);
+  store(a, 40);
+  a.layer(2).pages[0][0] = std::byte{42};
+  const std::byte* page = a.layer(2).pages[0];
+  b.start_from(prefix_of(a, 40));
+  // The first to go on keeps the page, the second gets a copy.
+  EXPECT_EQ(a.bytes_to_prepare(5), 0);
+  store(a, 5);
+  EXPECT_EQ(a.layer(2).pages[0], page);
+  const int64_t block = a.layout().local_bytes + a.layout().global_bytes;
+  EXPECT_EQ(b.bytes_to_prepare(5), block);
+  EXPECT_EQ(b.growth_to_prepare(5), block);
+  store(b, 5);
+  EXPECT_EQ(pool->bytes_in_use(), 2 * block);
+  EXPECT_NE(b.layer(2).pages[0], page);
+  EXPECT_NE(b.layer(0).pages[0], a.layer(0).pages[0]);
+  EXPECT_EQ(b.layer(2).pages[0][0], std::byte{42});
+  EXPECT_EQ(a.layer(2).pages[0], page);
+}
+
+TEST(KvCache, RowsGivenUpAreWrittenAnewInPlaceIfNobodyElseHoldsThem) {
+  const Config c = config_of_size("tinykv");
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence a(c, KvType::kF32, pool), b(c, KvType::kF32, pool);
+  store(a, 60);
+  const KvBlockRef held = a.global(0);
+  const uint32_t version = held->version();
+  KvPrefix back = prefix_of(a, 30);
+  a.start_from(back);
+  EXPECT_GT(a.bytes_to_prepare(1), 0);  // `back` and `held` hold the blocks
+  // The copy would replace the only use by a sequence.
+  EXPECT_EQ(a.growth_to_prepare(1), 0);
+  back = {};
+  EXPECT_EQ(a.bytes_to_prepare(1), a.layout().global_bytes);
+  store(a, 1);
+  EXPECT_NE(a.global(0), held);
+  EXPECT_EQ(held->version(), version);
+  EXPECT_EQ(a.local(0)->version(), version + 1);
+}
+
+TEST(KvCache, StartsInTheMiddleOfAnotherSequence) {
+  const Config c = config_of_size("tinykv");  // window 16
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence a(c, KvType::kF32, pool), b(c, KvType::kF32, pool);
+  store(a, 130);
+  b.start_from(prefix_of(a, 79));  // sees keys from 64 on
+  EXPECT_EQ(b.length(), 79);
+  EXPECT_EQ(b.layer(0).pages[0], nullptr);
+  EXPECT_EQ(b.layer(0).pages[1], a.layer(0).pages[1]);
+  EXPECT_EQ(b.layer(2).pages[0], a.layer(2).pages[0]);
+  store(b, 1);
+  EXPECT_NE(b.layer(0).pages[1], a.layer(0).pages[1]);  // a's rows from 79 on stay a's
+  EXPECT_EQ(b.layer(2).pages[0], a.layer(2).pages[0]);
+}
+
+TEST(KvCache, GrowthIsWhatPrepareTakes) {
+  const Config c = config_of_size("tinykv");
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence s(c, KvType::kF32, pool);
+  for (const int64_t n : {1, 62, 1, 1, 64, 200, 3}) {
+    s.drop_unseen();
+    const int64_t before = pool->bytes_in_sequences(), growth = s.growth_to_prepare(n);
+    EXPECT_EQ(s.bytes_to_prepare(n), growth);
+    store(s, n);
+    EXPECT_EQ(pool->bytes_in_sequences(), before + growth) << n;
+    EXPECT_EQ(pool->bytes_in_use(), pool->bytes_in_sequences());
+  }
 }
 
 }  // namespace
