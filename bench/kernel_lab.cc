@@ -17,11 +17,9 @@
 #include "kernels/cpu/bandwidth.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/multiply_rate.h"
 #include "quant/scheme.h"
 #include "tensor/compare.h"
-#if defined(__x86_64__)
-#include "maddubs_floor.h"
-#endif
 
 namespace {
 
@@ -120,35 +118,11 @@ Timing time_linear(CpuOps& ops, const Matrices& m, int64_t n, int64_t cols, doub
   return timing;
 }
 
-void print_floors(int threads) {
+void print_floors(int threads, const char* isa) {
   ThreadPool pool(threads);
-  fmt::print("{} thread(s): read {:.1f} GB/s", threads,
-             carat::kernels::measure_read_bandwidth(pool) / 1e9);
-#if defined(__x86_64__)
-  if (&carat::kernels::choose_kernels() != &carat::kernels::generic_kernels()) {
-    std::vector<int16_t> sinks(static_cast<size_t>(threads) * 64, 1);
-    double best = 0;
-    int64_t macs = 0;
-    const double cpu_start = cpu_now();
-    for (int pass = 0; pass < 50; ++pass) {
-      const double start = now();
-      int64_t done = 0;
-      std::vector<int64_t> per_thread(static_cast<size_t>(threads) * 8, 0);
-      pool.parallel_for(threads, 1, [&](int64_t begin, int64_t end, int) {
-        for (int64_t t = begin; t < end; ++t) {
-          per_thread[static_cast<size_t>(t) * 8] =
-              run_maddubs_floor(200000, &sinks[static_cast<size_t>(t) * 64]);
-        }
-      });
-      for (int64_t d : per_thread) done += d;
-      best = std::max(best, static_cast<double>(done) / (now() - start));
-      macs += done;
-    }
-    fmt::print(", maddubs + add {:.0f} GMAC/s, {:.0f} GMAC/cpu-s", best / 1e9,
-               static_cast<double>(macs) / (cpu_now() - cpu_start) / 1e9);
-  }
-#endif
-  fmt::print("\n");
+  fmt::print("{} thread(s): read {:.1f} GB/s, multiply loop {:.0f} GMAC/s\n", threads,
+             carat::kernels::measure_read_bandwidth(pool) / 1e9,
+             carat::kernels::measure_multiply_rate(pool, isa) / 1e9);
 }
 
 }  // namespace
@@ -172,8 +146,8 @@ int main(int argc, char** argv) {
   }
   const KernelTable& table = carat::kernels::choose_kernels(isa);
   const int all = ThreadPool::available_processors();
-  print_floors(1);
-  if (all > 1) print_floors(all);
+  print_floors(1, table.isa);
+  if (all > 1) print_floors(all, table.isa);
   fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10}{:>9}{:>12}\n", "isa", "type", "matrix",
              "shape", "tokens", "threads", "GMAC/s", "GB/s", "GMAC/cpu-s");
   for (const Shape& s : kShapes) {

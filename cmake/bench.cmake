@@ -2,11 +2,6 @@
 if(CARAT_BENCH)
   add_executable(kernel_lab ${PROJECT_SOURCE_DIR}/bench/kernel_lab.cc)
   target_link_libraries(kernel_lab PRIVATE carat_kernels)
-  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    target_sources(kernel_lab PRIVATE ${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc)
-    set_source_files_properties(${PROJECT_SOURCE_DIR}/bench/maddubs_floor.cc
-                                PROPERTIES COMPILE_OPTIONS "-mavx2;-O3")
-  endif()
 
   add_executable(sgemm_lab ${PROJECT_SOURCE_DIR}/bench/sgemm_lab.cc)
   target_link_libraries(sgemm_lab PRIVATE carat_kernels)
