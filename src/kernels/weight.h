@@ -4,22 +4,31 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/error.h"
 #include "base/file.h"
+#include "kernels/tiles.h"
 #include "tensor/dtype.h"
 
 namespace carat::kernels {
+
+// How the bytes at Weight::data lie.
+enum class Layout : uint8_t {
+  kRows,   // as in the file: rows one after another
+  kTiles,  // tiles.h; of quantized types only. `file` still holds the rows
+};
 
 // A matrix [rows, cols] (a linear layer's [out, in]), or `count` of them one after another
 // (experts), or a vector (rows = 1). Plain data; owns nothing. The bytes are immutable while any
 // Ops may read them.
 struct Weight {
   DType dtype = DType::kF32;
+  Layout layout = Layout::kRows;
   int64_t count = 1;
   int64_t rows = 0;
   int64_t cols = 0;
 
-  // First byte of the matrix in memory; nullptr for a table that is only looked up, whose rows are
-  // read from `file` at `file_offset` when they are needed.
+  // First byte of the matrix in memory; nullptr for a table that is only looked up. Its rows, and
+  // those looked up in a matrix of tiles, are read from `file` at `file_offset` when needed.
   const std::byte* data = nullptr;
   const RandomAccessFile* file = nullptr;
   int64_t file_offset = 0;
@@ -30,15 +39,26 @@ struct Weight {
   int64_t row_begin = 0;
 
   bool empty() const { return rows == 0; }
-  int64_t row_size() const { return row_bytes(dtype, cols); }
+  int64_t row_size() const { return row_bytes(dtype, cols); }  // in the file
+  int64_t tile_size() const { return tile_bytes(*tile_format(dtype), cols); }
+  // Bytes of one of the `count` matrices at `data`.
+  int64_t matrix_size() const {
+    return layout == Layout::kRows ? rows * row_size()
+                                   : (rows + kTileRows - 1) / kTileRows * tile_size();
+  }
 };
 
-// Rows [begin, begin + n) of a single matrix.
+// Rows [begin, begin + n) of a single matrix. REQUIRES: begin is a multiple of kTileRows if the
+// matrix lies in tiles.
 inline Weight slice_rows(const Weight& w, int64_t begin, int64_t n) {
+  CHECK(w.count == 1 && begin >= 0 && n >= 0 && begin + n <= w.rows);
+  CHECK(w.layout == Layout::kRows || begin % kTileRows == 0);
   Weight s = w;
   s.rows = n;
   s.row_begin += begin;
-  if (s.data) s.data += begin * w.row_size();
+  if (s.data) {
+    s.data += w.layout == Layout::kRows ? begin * w.row_size() : begin / kTileRows * w.tile_size();
+  }
   s.file_offset += begin * w.row_size();
   return s;
 }

@@ -90,18 +90,19 @@ Value CpuOps::embed(const Weight& table, std::span<const int32_t> ids, int64_t c
   const DTypeInfo& type = info(table.dtype);
   CHECK(col_begin >= 0 && cols >= 0 && col_begin + cols <= table.cols);
   CHECK(col_begin % type.block_elements == 0 && cols % type.block_elements == 0);
-  CHECK(table.data || table.file);
+  CHECK(table.file || (table.data && table.layout == Layout::kRows));
   const int64_t n = static_cast<int64_t>(ids.size());
   for (int32_t id : ids) CHECK(id >= 0 && id < table.rows);
   Value y = make(n, cols);
   const int64_t skip = row_bytes(table.dtype, col_begin), length = row_bytes(table.dtype, cols);
-  if (!table.data) reserve_scratch(ceil_div(length, 4));
+  const bool mapped = table.data && table.layout == Layout::kRows;
+  if (!mapped) reserve_scratch(ceil_div(length, 4));
   float* out = cpu(y).data;
   spread(n, 1, cols * 8 + 4096, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t at = ids[static_cast<size_t>(t)] * table.row_size() + skip;
       const std::byte* row = nullptr;
-      if (table.data) {
+      if (mapped) {
         row = table.data + at;
       } else {
         std::byte* bytes = reinterpret_cast<std::byte*>(scratch(thread));

@@ -1,9 +1,8 @@
 // The Ops of inference on processors: float values in recycled memory, the kernels of one table,
-// the threads of one pool. Weights in F32, F16, BF16, Q4_0, Q8_0 and Q6_K are read where they lie.
+// the threads of one pool. Weights are read where they lie: F32, F16 and BF16 row by row, quantized
+// types in tiles; quantized matrices that lie in rows are packed tile by tile as they are needed.
 //
-// Bit-identical results for any number of threads and any table (table.h), as ops.h promises; in
-// attention a key or value of int8 pages is code * scale with the scale applied to the finished dot
-// product (keys) or to the softmax weight (values).
+// Bit-identical results for any number of threads and any table (table.h), as ops.h promises.
 #pragma once
 
 #include <array>
@@ -64,7 +63,9 @@ class CpuOps final : public Ops {
 
  private:
   struct Operand;
+  struct RowSpan;
   struct AttentionUnit;
+  class CodeAttention;
   struct RopeTurns;
 
   Value make(int64_t rows, int64_t cols);
@@ -78,12 +79,24 @@ class CpuOps final : public Ops {
   // floats, else converted into params_.
   const float* floats_of(const Weight& w);
 
+  // f(rows, thread) over [0, rows) where one row costs `cost` multiply-adds for each of n tokens;
+  // pieces are whole units, long ones when there are few tokens.
+  template <class F>
+  void spread_rows(int64_t rows, int64_t unit, int64_t cost, int64_t n, F&& f);
+
   QuantizedRows take_quantized(int64_t n, int64_t cols);
   void give_quantized(QuantizedRows& q) noexcept;
-  void quantize(const float* rows, QuantizedRows& q);
+  void quantize(const float* rows, const QuantizedRows& q);
+  // Scratch for products with w; called before threads start.
+  void reserve_for(const Weight& w);
   Operand operand_for(const Weight& w, CpuValue& x);
-  void multiply(DType dtype, const WeightRows& w, const Operand& x, const LinearOutput& y,
-                int thread) noexcept;
+  // Some rows of a matrix, begin a multiple of kTileRows if it lies in tiles; y is that of the
+  // first of them.
+  void multiply(const Weight& w, int64_t matrix, RowSpan rows, const Operand& x,
+                const LinearOutput& y, int thread) noexcept;
+  // Columns `rows` of gate = geglu(gate, up), both [n, width], rounded into q if it has memory.
+  void activate(float* gate, const float* up, int64_t n, int64_t width, RowSpan rows,
+                const QuantizedRows& q) noexcept;
   // Floats that every thread may use at once: scratch(thread)[0, n).
   void reserve_scratch(int64_t floats_per_thread);
   float* scratch(int thread) noexcept;
@@ -91,15 +104,23 @@ class CpuOps final : public Ops {
   const RopeTurns& turns_for(const Rope& rope, std::span<const RowRef> rows);
 
   void store_kv(const CpuValue& k, const CpuValue& v, const AttentionCall& call);
-  void plan_attention(const AttentionCall& call);
+  void plan_attention(const AttentionCall& call, int64_t unit_rows);
+  bool split_segments() const;
   void attend_units(const CpuValue& q, CpuValue& out, const AttentionCall& call);
   void attend_split(const CpuValue& q, CpuValue& out, const AttentionCall& call);
+  void attend_codes(const CpuValue& q, CpuValue& out, const AttentionCall& call);
   KeySegment load_segment(const AttentionUnit& unit, const AttentionCall& call, int64_t segment,
                           float* panel) const noexcept;
 
   struct ExpertWork;
-  void run_experts(const QuantizedRows* xq, const float* xf, const ExpertWork& work,
-                   const Weight& gate_up, const Weight& down, float* slots);
+  struct PooledRows;
+  template <class F>
+  void spread_experts(const ExpertWork& work, int64_t rows, int64_t unit, int64_t cost, F&& f);
+  Operand gather(const Operand& x, const ExpertWork& work, PooledRows& quantized, Value& floats);
+  Value expert_hidden(const Operand& in, const ExpertWork& work, const Weight& gate_up,
+                      bool quantized);
+  Value run_experts(const Operand& x, const ExpertWork& work, const Weight& gate_up,
+                    const Weight& down);
 
   friend struct CpuValue;
 

@@ -36,10 +36,49 @@ struct CpuValue final : ValueBase {
 
 inline CpuValue& cpu(const Value& x) { return static_cast<CpuValue&>(*x); }
 
-// The left side of a matrix product in the form that the matrix's type asks for.
+inline bool is_quantized(DType dtype) { return info(dtype).block_elements > 1; }
+
+// Rows [begin, begin + n) of q.
+inline QuantizedRows row_range(const QuantizedRows& q, int64_t begin, int64_t n) {
+  const int64_t blocks = q.cols / kActivationBlock;
+  return {n,
+          q.cols,
+          q.codes + begin * q.cols,
+          q.scales + begin * blocks,
+          q.sums + begin * blocks,
+          q.half_sums + begin * blocks * 2,
+          q.scaled_sums + begin * blocks};
+}
+
+// Rows of a matrix.
+struct CpuOps::RowSpan {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+};
+
+// The left side of a matrix product in the form that the matrix's type asks for; the other is null.
 struct CpuOps::Operand {
-  const QuantizedRows* quantized = nullptr;
+  QuantizedRows quantized;
   FloatRows floats;
+
+  Operand rows(int64_t begin, int64_t n) const {
+    if (quantized.codes) return {row_range(quantized, begin, n), {}};
+    return {{}, {floats.data + begin * floats.stride, floats.stride, n}};
+  }
+};
+
+// Quantized activations that belong to no value.
+struct CpuOps::PooledRows {
+  CpuOps& ops;
+  QuantizedRows rows;
+
+  explicit PooledRows(CpuOps& o) : ops(o) {}
+  ~PooledRows() {
+    if (rows.codes) ops.give_quantized(rows);
+  }
+  PooledRows(const PooledRows&) = delete;
+  PooledRows& operator=(const PooledRows&) = delete;
 };
 
 // cos and sin of a set of positions.
@@ -59,6 +98,8 @@ struct CpuOps::AttentionUnit {
   int64_t key_end = 0;
   const KvLayer* cache = nullptr;
 
+  // About how much work it is.
+  int64_t cost() const { return (key_end - key_begin) * (row_end - row_begin); }
   int64_t segment_begin() const { return key_begin / kKvPageTokens; }
   int64_t segment_end() const { return ceil_div(key_end, kKvPageTokens); }
 };
@@ -72,6 +113,28 @@ void CpuOps::spread(int64_t n, int64_t unit, int64_t cost, F&& f) {
     grain = round_up(std::max(enough, ceil_div(n, threads * 4)), unit);
   }
   pool_.parallel_for(n, grain, f);
+}
+
+template <class F>
+void CpuOps::spread_rows(int64_t rows, int64_t unit, int64_t cost, int64_t n, F&& f) {
+  // With few tokens the product is a matter of reading: each thread gets one or two ranges, long
+  // enough for several streams in each. With many, finer pieces even out the threads.
+  constexpr int64_t kFewTokens = 4, kStreamRows = 8 * kTileRows, kLongest = 8192;
+  const int64_t threads = pool_.size();
+  int64_t grain = rows;
+  if (threads > 1 && rows > unit && rows * cost * n > kSmallWork) {
+    if (n <= kFewTokens) {
+      grain = std::min(ceil_div(rows, 2 * threads), kLongest);
+      if (grain < kStreamRows) grain = ceil_div(rows, threads);
+    } else {
+      grain = ceil_div(rows, 8 * threads);
+    }
+    const int64_t enough = ceil_div(kSmallWork / 2, std::max<int64_t>(1, cost * n));
+    grain = round_up(std::max(grain, enough), unit);
+  }
+  pool_.parallel_for(rows, grain, [&](int64_t begin, int64_t end, int thread) {
+    f(RowSpan{begin, end}, thread);
+  });
 }
 
 }  // namespace carat::kernels

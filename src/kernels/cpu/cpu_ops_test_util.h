@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "kernels/ops.h"
+#include "kernels/testing/random_blocks.h"
 #include "quant/scheme.h"
 
 namespace carat::kernels::test {
@@ -40,6 +41,37 @@ struct OwnedWeight {
   OwnedWeight(OwnedWeight&&) = default;
   operator const Weight&() const { return weight; }  // NOLINT: stands for it
 };
+
+// A random quantized weight twice: as rows and as tiles.
+struct PackedWeight {
+  std::vector<std::byte> row_bytes, tile_bytes;
+  Weight rows, tiles;
+
+  PackedWeight(Rng& rng, DType dtype, int64_t count, int64_t n_rows, int64_t cols)
+      : row_bytes(random_blocks(rng, dtype, count * n_rows * cols)) {
+    rows = {.dtype = dtype, .count = count, .rows = n_rows, .cols = cols, .data = row_bytes.data()};
+    tiles = rows;
+    tiles.layout = Layout::kTiles;
+    tile_bytes.resize(static_cast<size_t>(count * tiles.matrix_size()));
+    std::byte* tile = tile_bytes.data();
+    for (int64_t m = 0; m < count; ++m) {
+      for (int64_t r = 0; r < n_rows; r += kTileRows, tile += tiles.tile_size()) {
+        pack_tile(dtype, row_bytes.data() + (m * n_rows + r) * rows.row_size(),
+                  std::min(kTileRows, n_rows - r), cols, tile);
+      }
+    }
+    tiles.data = tile_bytes.data();
+  }
+  PackedWeight(PackedWeight&&) = default;
+};
+
+inline std::vector<DType> tiled_types() {
+  std::vector<DType> types;
+  for (const DTypeInfo& t : all_dtypes()) {
+    if (tile_format(t.dtype)) types.push_back(t.dtype);
+  }
+  return types;
+}
 
 // Pages of one layer of one sequence, filled with garbage.
 struct OwnedCache {

@@ -8,6 +8,7 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/cpu_ops_test_util.h"
 #include "kernels/scalar/attention.h"
+#include "kernels/testing/quantized.h"
 #include "tensor/compare.h"
 
 namespace carat::kernels {
@@ -18,6 +19,7 @@ using test::Floats;
 using test::normal;
 using test::OwnedCache;
 using test::OwnedWeight;
+using test::PackedWeight;
 
 Floats values_of(const CpuOps& ops, const Value& x) {
   const auto v = ops.view(x);
@@ -78,6 +80,77 @@ TEST(Determinism, LinearRowsAloneAndTogether) {
         const std::span<const float> want(all.data() + begin * 45, part.size());
         ASSERT_EQ(first_bit_difference(part, want), -1) << name_of(dtype) << " " << size;
       }
+    }
+  }
+}
+
+// Every quantized type, odd shapes, one token to many: rows packed on the way and tiles, any number
+// of threads and any table have the bits of one call of the scalar kernel.
+TEST(Determinism, EveryTypeInRowsAndInTiles) {
+  Rng rng(41);
+  for (DType dtype : test::tiled_types()) {
+    const int64_t block = info(dtype).block_elements;
+    for (int64_t most : {1, 4, 70}) {
+      const int64_t rows = 1 + static_cast<int64_t>(rng.below(300));
+      const int64_t cols = block * (1 + static_cast<int64_t>(rng.below(1024 / block)));
+      const int64_t n = most == 1 ? 1 : 2 + static_cast<int64_t>(rng.below(most - 1));
+      const PackedWeight w(rng, dtype, 1, rows, cols);
+      const Floats x = normal(rng, n * cols);
+      test::Quantized q(n, cols);
+      generic_kernels().quantize_rows(x.data(), q.rows);
+      Floats want(static_cast<size_t>(n * rows));
+      generic_kernels().linear_tiles[static_cast<int>(*tile_format(dtype))](
+          {w.tiles.data, w.tiles.tile_size(), rows, cols}, q.rows, {want.data(), rows});
+      const std::string what = std::string(name_of(dtype)) + " " + std::to_string(rows) + "x" +
+                               std::to_string(cols) + ", " + std::to_string(n) + " tokens";
+      expect_same_everywhere(what, [&](CpuOps& ops) {
+        const Value in = ops.input(n, cols, x);
+        const Floats tiles = values_of(ops, ops.linear(in, w.tiles));
+        EXPECT_EQ(first_bit_difference(tiles, want), -1) << what;
+        EXPECT_EQ(first_bit_difference(values_of(ops, ops.linear(in, w.rows)), want), -1) << what;
+        const auto last = static_cast<int32_t>(n - 1);
+        const Floats alone = values_of(ops, ops.linear(ops.take_rows(in, {&last, 1}), w.tiles));
+        EXPECT_EQ(first_bit_difference(alone, std::span(want).last(alone.size())), -1) << what;
+        return tiles;
+      });
+    }
+  }
+}
+
+TEST(Determinism, SlicesOfTiles) {
+  Rng rng(42);
+  const PackedWeight w(rng, DType::kQ4_0, 1, 100, 64);
+  const Floats x = normal(rng, 3 * 64);
+  for (int64_t begin : {0, 16, 64}) {
+    expect_same_everywhere("slice", [&](CpuOps& ops) {
+      const Value in = ops.input(3, 64, x);
+      const Floats got = values_of(ops, ops.linear(in, slice_rows(w.tiles, begin, 21)));
+      EXPECT_EQ(got, values_of(ops, ops.linear(in, slice_rows(w.rows, begin, 21))));
+      return got;
+    });
+  }
+}
+
+TEST(Determinism, GatedInTiles) {
+  Rng rng(43);
+  for (DType dtype : test::tiled_types()) {
+    for (int64_t width : {16, 100, 288}) {
+      const PackedWeight gate(rng, dtype, 1, width, 256), up(rng, DType::kQ8_0, 1, width, 256);
+      const int64_t n = width == 100 ? 1 : 9;
+      const Floats x = normal(rng, n * 256);
+      expect_same_everywhere(std::string("gated ") + name_of(dtype), [&](CpuOps& ops) {
+        const Value in = ops.input(n, 256, x);
+        const Value fused = ops.gated(in, gate.tiles, up.tiles);
+        const Floats got = values_of(ops, fused);
+        EXPECT_EQ(got, values_of(ops, ops.Ops::gated(in, gate.rows, up.rows)));
+        if (width % 32 != 0) return got;
+        // What the fused call rounded for the next product is what a product rounds itself.
+        Rng down_rng(44);
+        const PackedWeight down(down_rng, DType::kQ4_0, 1, 40, width);
+        const Floats next = values_of(ops, ops.linear(fused, down.tiles));
+        EXPECT_EQ(next, values_of(ops, ops.linear(ops.input(n, width, got), down.tiles)));
+        return next;
+      });
     }
   }
 }
@@ -292,6 +365,42 @@ TEST(Determinism, Experts) {
                   -1);
       }
       return all;
+    });
+  }
+}
+
+// Tiles or rows, and each pair by hand: the sum over ranks of weight * down(geglu(gate x, up x)).
+TEST(Determinism, ExpertsInTiles) {
+  Rng rng(45);
+  const int64_t n = 13, dim = 256, ffn = 256, n_experts = 5, top_k = 2;
+  const OwnedWeight scales(rng, DType::kF32, 1, 1, n_experts);
+  const Floats x = normal(rng, n * dim), logits = normal(rng, n * n_experts);
+  for (DType dtype : test::tiled_types()) {
+    const PackedWeight gate_up(rng, dtype, n_experts, 2 * ffn, dim),
+        down(rng, dtype, n_experts, dim, ffn);
+    expect_same_everywhere(std::string("experts ") + name_of(dtype), [&](CpuOps& ops) {
+      const Value in = ops.input(n, dim, x), l = ops.input(n, n_experts, logits);
+      const Route route = ops.route(l, scales, top_k);
+      const Floats got = values_of(ops, ops.experts(in, route, gate_up.tiles, down.tiles));
+      EXPECT_EQ(got, values_of(ops, ops.experts(in, route, gate_up.rows, down.rows)));
+      for (int32_t t = 0; t < n; t += 6) {
+        const Value row = ops.take_rows(in, {&t, 1});
+        Floats want(static_cast<size_t>(dim), 0.0f);
+        for (int64_t r = 0; r < top_k; ++r) {
+          const auto slot = static_cast<size_t>(t * top_k + r);
+          Weight both = gate_up.tiles, second = down.tiles;
+          both.count = second.count = 1;
+          both.data += (*route.ids)[slot] * gate_up.tiles.matrix_size();
+          second.data += (*route.ids)[slot] * down.tiles.matrix_size();
+          const Value hidden = ops.gated(row, slice_rows(both, 0, ffn), slice_rows(both, ffn, ffn));
+          const Floats y = values_of(ops, ops.linear(hidden, second));
+          ops.table().multiply_add(y.data(), dim, ops.view(route.weights)[slot], want.data());
+        }
+        EXPECT_EQ(first_bit_difference(
+                      want, std::span(got).subspan(static_cast<size_t>(t * dim), want.size())),
+                  -1);
+      }
+      return got;
     });
   }
 }
