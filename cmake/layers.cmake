@@ -22,7 +22,15 @@ function(carat_layer name)
     list(FILTER avx512 INCLUDE REGEX "/avx512/")
     if(avx512 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
       set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
-        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx2;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512;-O3")
+        "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512;-O3;-Wno-maybe-uninitialized")
+    endif()
+    # The tile kernels fix the order of their vector operations so that registers suffice; these two
+    # passes of gcc would move them.
+    set(tiles ${sources})
+    list(FILTER tiles INCLUDE REGEX "/(avx2|avx512|avxvnni|neon)/tiles_[a-z]+\\.cc$")
+    if(tiles AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS
+        "-fno-tree-ter;-fno-tree-reassoc")
     endif()
   else()
     add_library(carat_${name} INTERFACE)

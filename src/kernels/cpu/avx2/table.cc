@@ -1,10 +1,12 @@
 #include "kernels/cpu/avx2/table.h"
 
-#include "kernels/cpu/generic/table.h"
+#include "kernels/cpu/tile/table.h"
 
 #if defined(__x86_64__)
 
 namespace carat::kernels::avx2 {
+
+CARAT_TILE_TABLE
 
 const KernelTable kKernels = {
     .isa = "avx2",
@@ -12,8 +14,8 @@ const KernelTable kKernels = {
     .linear_q4_0 = linear_q4_0,
     .linear_q8_0 = linear_q8_0,
     .linear_q6_k = linear_q6_k,
-    .linear_tiles = generic::kLinearTiles,
-    .linear_channel = generic::kLinearChannel,
+    .linear_tiles = kLinearTiles,
+    .linear_channel = kLinearChannel,
     .linear_f32 = linear_f32,
     .linear_f16 = linear_f16,
     .linear_bf16 = linear_bf16,

@@ -1,0 +1,119 @@
+// One to four tokens: bound by memory. One stream of loads does not reach the memory's speed, so
+// the tiles are split into four parts that are walked side by side, a block of each in turn, and
+// what comes next in each is asked for ahead. Codes are unpacked once for all tokens and never
+// leave the registers.
+#pragma once
+
+#include "kernels/cpu/tile/format.h"
+
+namespace carat::kernels::tile {
+namespace {
+
+constexpr int kStreams = 4;
+constexpr int kFewTokens = 4;
+constexpr int64_t kAhead = 2048;  // bytes
+
+// acc[t] += the products of a set with token t's.
+template <class Isa, TileFormat F, int T>
+CARAT_INLINE void add_set(const std::byte* block, const std::byte* p, const QuantizedRows& x,
+                          int64_t n_sets, int64_t set, typename Isa::Floats* acc) {
+  SetScales<Isa, F> scales;
+  scales.read(block, p);
+  p += Format<F>::kInfo.scale_bytes;
+  Token token[T];
+  int32_t start[T], half_start[T][2];
+  TokenSum<Isa, F, PlainOf<Isa, F>> sum[T];
+  unroll<T>([&](auto t) CARAT_LAMBDA {
+    const int64_t i = t * n_sets + set;
+    make_starts<Isa, F>(x, i, &start[t], half_start[t]);
+    token[t] = {.codes = x.codes + i * kTileColumns,
+                .scale = x.scales + i,
+                .scaled_sum = x.scaled_sums + i,
+                .start = &start[t],
+                .half_sums = x.half_sums + 2 * i,
+                .half_start = half_start[t]};
+    sum[t].begin(token[t]);
+  });
+  unroll<8>([&](auto k) CARAT_LAMBDA {
+    const typename Isa::Codes c = set_codes<Isa, F, vector_of(k)>(p);
+    unroll<T>([&](auto t) CARAT_LAMBDA { sum[t].template add<k>(c, token[t].codes, scales); });
+  });
+  unroll<T>([&](auto t)
+                CARAT_LAMBDA { acc[t] = scales.apply(sum[t].finish(scales), token[t], acc[t]); });
+}
+
+// Up to four tiles side by side.
+struct Streams {
+  int n;
+  const std::byte* tile[kStreams];
+  float* out[kStreams];    // where the rows of a tile go for token 0
+  int64_t rows[kStreams];  // real ones
+};
+
+template <class Isa, TileFormat F>
+CARAT_INLINE void prefetch_block(const std::byte* block) {
+  for (int i = 0; i < (Format<F>::kBlockBytes + 63) / 64; ++i) {
+    Isa::prefetch(block + kAhead + 64 * i);
+  }
+}
+
+template <class Isa, TileFormat F, int T>
+CARAT_INLINE void walk(const Streams& streams, const QuantizedRows& x, int64_t stride) {
+  using Fmt = Format<F>;
+  const int64_t n_sets = x.cols / kTileColumns;
+  typename Isa::Floats acc[kStreams][T];
+  const std::byte* at[kStreams];
+  for (int s = 0; s < streams.n; ++s) {
+    at[s] = streams.tile[s];
+    unroll<T>([&](auto t) CARAT_LAMBDA { acc[s][t] = Isa::zero(); });
+  }
+  for (int64_t set = 0; set < n_sets; set += Fmt::kSets) {
+    for (int s = 0; s < streams.n; ++s) {
+      const std::byte* block = at[s];
+      at[s] += Fmt::kBlockBytes;
+      prefetch_block<Isa, F>(block);
+      const std::byte* p = block + Fmt::kInfo.head_bytes;
+      for (int i = 0; i < Fmt::kSets; ++i, p += Fmt::kSetBytes) {
+        add_set<Isa, F, T>(block, p, x, n_sets, set + i, acc[s]);
+      }
+    }
+  }
+  for (int s = 0; s < streams.n; ++s) {
+    unroll<T>([&](auto t) CARAT_LAMBDA {
+      typename Isa::Floats y = acc[s][t];
+      if constexpr (Fmt::kChannel) {
+        y = Isa::mul(y, Isa::load_floats(reinterpret_cast<const float*>(at[s])));
+      }
+      Isa::store_floats(streams.out[s] + t * stride, y, streams.rows[s]);
+    });
+  }
+}
+
+// f(streams) over all tiles of a matrix: four parts side by side, then what is left.
+template <class F>
+CARAT_INLINE void for_streams(const TileRows& w, const LinearOutput& y, F f) {
+  const int64_t tiles = (w.rows + kTileRows - 1) / kTileRows;
+  const int64_t per_stream = tiles / kStreams;
+  for (int64_t i = 0; i < per_stream + (tiles % kStreams != 0); ++i) {
+    const bool rest = i == per_stream;
+    Streams streams;
+    streams.n = rest ? static_cast<int>(tiles % kStreams) : kStreams;
+    for (int s = 0; s < streams.n; ++s) {
+      const int64_t tile = rest ? kStreams * per_stream + s : s * per_stream + i;
+      const int64_t left = w.rows - tile * kTileRows;
+      streams.tile[s] = w.data + tile * w.tile_bytes;
+      streams.out[s] = y.data + tile * kTileRows;
+      streams.rows[s] = left < kTileRows ? left : kTileRows;
+    }
+    f(streams);
+  }
+}
+
+template <class Isa, TileFormat F, int T>
+__attribute__((noinline)) void few_tokens(const TileRows& w, const QuantizedRows& x,
+                                          const LinearOutput& y) {
+  for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA { walk<Isa, F, T>(s, x, y.stride); });
+}
+
+}  // namespace
+}  // namespace carat::kernels::tile

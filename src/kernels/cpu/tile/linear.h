@@ -1,0 +1,41 @@
+// y = x w^T for tiles of one format: what the tables of kernels point at.
+#pragma once
+
+#include "kernels/cpu/tile/channel.h"
+#include "kernels/cpu/tile/few.h"
+#include "kernels/cpu/tile/many.h"
+
+// The kernel of one format as a strong function of the ISA's namespace: linear_kQ4_0 and the like
+// are declared in kernels/cpu/tile/table.h.
+#define CARAT_TILE_LINEAR(Isa, F)                                                              \
+  void linear_##F(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept { \
+    tile::linear<Isa, TileFormat::F>(w, x, y);                                                 \
+  }
+#define CARAT_TILE_STATIC(Isa, F)                                                           \
+  void static_##F(const TileRows& w, const StaticRows& x, const LinearOutput& y) noexcept { \
+    tile::linear_static<Isa, TileFormat::F>(w, x, y);                                       \
+  }
+
+namespace carat::kernels::tile {
+namespace {
+
+template <class Isa, TileFormat F>
+void linear(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
+  switch (x.n) {
+    case 0:
+      return;
+    case 1:
+      return few_tokens<Isa, F, 1>(w, x, y);
+    case 2:
+      return few_tokens<Isa, F, 2>(w, x, y);
+    case 3:
+      return few_tokens<Isa, F, 3>(w, x, y);
+    case 4:
+      return few_tokens<Isa, F, 4>(w, x, y);
+    default:
+      return many_tokens<Isa, F>(w, x, y);
+  }
+}
+
+}  // namespace
+}  // namespace carat::kernels::tile

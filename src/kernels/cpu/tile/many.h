@@ -1,0 +1,201 @@
+// Many tokens: bound by multiplications. A stretch of columns of a few tiles is unpacked into a
+// panel that the nearest caches hold, then all tokens pass by, a group of them at a time, their
+// activations laid side by side. Between stretches the sums rest in y, which changes no bit.
+#pragma once
+
+#include "kernels/cpu/tile/format.h"
+
+namespace carat::kernels::tile {
+namespace {
+
+constexpr int kPanelSets = 16;  // 512 columns
+constexpr int kPanelTiles = 4;
+
+template <class Isa, TileFormat F>
+struct alignas(64) PanelSet {
+  typename PanelOf<Isa, F>::Codes codes[8];  // in the order in which they are used
+  SetScales<Isa, F> scales;
+};
+
+// A set of T tokens, side by side.
+template <int T, int kTokenBytes>
+struct alignas(64) GroupSet {
+  int8_t codes[T][kTokenBytes];
+  float scale[T], scaled_sum[T];
+  int32_t start[T], half_start[T][2];
+  int16_t half_sums[T][2];
+
+  CARAT_INLINE Token token(int t) const {
+    return {codes[t], &scale[t], &scaled_sum[t], &start[t], half_sums[t], half_start[t]};
+  }
+};
+
+template <class Isa, TileFormat F, int T>
+using Group = GroupSet<T, PanelOf<Isa, F>::kTokenBytes>;
+
+template <class Isa, TileFormat F>
+CARAT_INLINE void unpack(const std::byte* block, int64_t n_sets, PanelSet<Isa, F>* panel) {
+  using Fmt = Format<F>;
+  for (int64_t set = 0; set < n_sets; set += Fmt::kSets, block += Fmt::kBlockBytes) {
+    const std::byte* p = block + Fmt::kInfo.head_bytes;
+    for (int i = 0; i < Fmt::kSets; ++i, p += Fmt::kSetBytes, ++panel) {
+      panel->scales.read(block, p);
+      unroll<8>([&](auto k) CARAT_LAMBDA {
+        panel->codes[k] =
+            PanelOf<Isa, F>::pack(set_codes<Isa, F, vector_of(k)>(p + Fmt::kInfo.scale_bytes));
+      });
+    }
+  }
+}
+
+template <class Isa, TileFormat F, int T>
+CARAT_INLINE void gather(const QuantizedRows& x, int64_t token, int64_t set, int64_t n_sets,
+                         Group<Isa, F, T>* group) {
+  constexpr Form kForm = Format<F>::form();
+  const int64_t sets_of_row = x.cols / kTileColumns;
+  for (int64_t i = 0; i < n_sets; ++i) {
+    for (int t = 0; t < T; ++t) {
+      const int64_t at = (token + t) * sets_of_row + set + i;
+      Group<Isa, F, T>& g = group[i];
+      PanelOf<Isa, F>::pack_token(x.codes + at * kTileColumns, g.codes[t]);
+      g.scale[t] = x.scales[at];
+      if constexpr (kForm == Form::kMin) g.scaled_sum[t] = x.scaled_sums[at];
+      if constexpr (kForm == Form::kHalvesMin || Isa::kCodeSign == CodeSign::kMixed) {
+        __builtin_memcpy(g.half_sums[t], x.half_sums + 2 * at, 4);
+      }
+      make_starts<Isa, F>(x, at, &g.start[t], g.half_start[t]);
+    }
+  }
+}
+
+// P tiles of panels times T tokens; y points at the rows of the first tile of the first token.
+template <class Isa, TileFormat F, int P, int T>
+CARAT_INLINE void multiply_panels(const PanelSet<Isa, F>* panel, const Group<Isa, F, T>* group,
+                                  int64_t n_sets, typename Isa::Floats* acc) {
+  for (int64_t i = 0; i < n_sets; ++i, ++panel, ++group) {
+    TokenSum<Isa, F, PanelOf<Isa, F>> sum[P][T];
+    unroll<T>([&](auto t) CARAT_LAMBDA {
+      unroll<P>([&](auto p) CARAT_LAMBDA { sum[p][t].begin(group->token(t)); });
+    });
+    unroll<8>([&](auto k) CARAT_LAMBDA {
+      typename PanelOf<Isa, F>::Codes c[P];
+      unroll<P>([&](auto p) CARAT_LAMBDA { c[p] = panel[p * kPanelSets].codes[k]; });
+      unroll<T>([&](auto t) CARAT_LAMBDA {
+        unroll<P>([&](auto p) CARAT_LAMBDA {
+          sum[p][t].template add<k>(c[p], group->codes[t], panel[p * kPanelSets].scales);
+        });
+      });
+    });
+    unroll<T>([&](auto t) CARAT_LAMBDA {
+      unroll<P>([&](auto p) CARAT_LAMBDA {
+        const SetScales<Isa, F>& scales = panel[p * kPanelSets].scales;
+        acc[p * T + t] = scales.apply(sum[p][t].finish(scales), group->token(t), acc[p * T + t]);
+      });
+    });
+  }
+}
+
+// Where a panel came from and where its sums go.
+struct PanelPlace {
+  int64_t tiles;                       // of the panel
+  int64_t rows;                        // real ones
+  int64_t set;                         // the first one
+  int64_t n_sets;                      // of the stretch
+  bool last;                           // no stretch follows
+  const std::byte* tail[kPanelTiles];  // channel scales of each tile
+};
+
+// Tiles [tile, tile + P) of the panel times T tokens.
+template <class Isa, TileFormat F, int P, int T>
+CARAT_INLINE void multiply_tiles(const PanelSet<Isa, F>* panel, int64_t tile,
+                                 const PanelPlace& place, const Group<Isa, F, T>* group, float* y,
+                                 int64_t stride) {
+  typename Isa::Floats acc[P * T];
+  y += tile * kTileRows;
+  const int64_t left = place.rows - tile * kTileRows;
+  const auto rows_of = [&](int p) {
+    return left - p * kTileRows < kTileRows ? left - p * kTileRows : kTileRows;
+  };
+  for (int p = 0; p < P; ++p) {
+    for (int t = 0; t < T; ++t) {
+      acc[p * T + t] = place.set == 0
+                           ? Isa::zero()
+                           : Isa::load_floats(y + t * stride + p * kTileRows, rows_of(p));
+    }
+  }
+  multiply_panels<Isa, F, P, T>(panel + tile * kPanelSets, group, place.n_sets, acc);
+  for (int p = 0; p < P; ++p) {
+    for (int t = 0; t < T; ++t) {
+      typename Isa::Floats v = acc[p * T + t];
+      if constexpr (Format<F>::kChannel) {
+        if (place.last) {
+          v = Isa::mul(v, Isa::load_floats(reinterpret_cast<const float*>(place.tail[tile + p])));
+        }
+      }
+      Isa::store_floats(y + t * stride + p * kTileRows, v, rows_of(p));
+    }
+  }
+}
+
+template <class Isa, TileFormat F, int T>
+__attribute__((noinline)) void multiply_group(const PanelSet<Isa, F>* panel,
+                                              const PanelPlace& place, const QuantizedRows& x,
+                                              int64_t token, const LinearOutput& y) {
+  Group<Isa, F, T> group[kPanelSets];
+  gather<Isa, F, T>(x, token, place.set, place.n_sets, group);
+  float* out = y.data + token * y.stride;
+  int64_t tile = 0;
+  for (; tile + Isa::kTiles <= place.tiles; tile += Isa::kTiles) {
+    multiply_tiles<Isa, F, Isa::kTiles, T>(panel, tile, place, group, out, y.stride);
+  }
+  if constexpr (Isa::kTiles > 1) {
+    for (; tile < place.tiles; ++tile) {
+      multiply_tiles<Isa, F, 1, T>(panel, tile, place, group, out, y.stride);
+    }
+  }
+}
+
+// f(first token, Index of how many) over n tokens in groups as equal as possible of at most kMost.
+template <int kMost, class F>
+CARAT_INLINE void for_groups(int64_t n, F f) {
+  int64_t groups = (n + kMost - 1) / kMost;
+  for (int64_t token = 0; token < n; --groups) {
+    const int64_t size = (n - token + groups - 1) / groups;
+    unroll<kMost>([&](auto i) CARAT_LAMBDA {
+      if (size == i + 1) f(token, Index<i + 1>{});
+    });
+    token += size;
+  }
+}
+
+template <class Isa, TileFormat F>
+CARAT_INLINE void many_tokens(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) {
+  using Fmt = Format<F>;
+  static_assert(kPanelSets % Fmt::kSets == 0);
+  const int64_t tiles = (w.rows + kTileRows - 1) / kTileRows;
+  const int64_t n_sets = x.cols / kTileColumns;
+  PanelSet<Isa, F> panel[kPanelTiles * kPanelSets];
+  for (int64_t tile = 0; tile < tiles; tile += kPanelTiles) {
+    const std::byte* first = w.data + tile * w.tile_bytes;
+    PanelPlace place;
+    place.tiles = tiles - tile < kPanelTiles ? tiles - tile : kPanelTiles;
+    place.rows = w.rows - tile * kTileRows;
+    for (int64_t i = 0; i < place.tiles; ++i) {
+      place.tail[i] = first + i * w.tile_bytes + n_sets / Fmt::kSets * Fmt::kBlockBytes;
+    }
+    for (place.set = 0; place.set < n_sets; place.set += kPanelSets) {
+      place.n_sets = n_sets - place.set < kPanelSets ? n_sets - place.set : kPanelSets;
+      place.last = place.set + place.n_sets == n_sets;
+      for (int64_t i = 0; i < place.tiles; ++i) {
+        unpack<Isa, F>(first + i * w.tile_bytes + place.set / Fmt::kSets * Fmt::kBlockBytes,
+                       place.n_sets, panel + i * kPanelSets);
+      }
+      for_groups<Isa::kTokens>(x.n, [&](int64_t token, auto T) CARAT_LAMBDA {
+        multiply_group<Isa, F, T>(panel, place, x, token, {y.data + tile * kTileRows, y.stride});
+      });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace carat::kernels::tile
