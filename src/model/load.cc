@@ -142,9 +142,11 @@ std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkp
   return std::make_shared<text::Tokenizer>(text::read_tokenizer_json(checkpoint.tokenizer_path));
 }
 
-Model load_model(const std::string& path) { return load_model(io::open_checkpoint(path)); }
+Model load_model(const std::string& path, const LoadOptions& options) {
+  return load_model(io::open_checkpoint(path), options);
+}
 
-Model load_model(io::Checkpoint checkpoint) {
+Model load_model(io::Checkpoint checkpoint, const LoadOptions& options) {
   Model model;
   model.path = checkpoint.path;
   model.kind = checkpoint.kind;
@@ -160,6 +162,7 @@ Model load_model(io::Checkpoint checkpoint) {
   if (checkpoint.gguf != nullptr) checkpoint.gguf->release_metadata();
   model.source = std::move(checkpoint.tensors);
   model.weights = bind_weights(config, model.source, naming, &model.notes);
+  if (options.pack) pack_weights(model.weights, options.packing, &model.notes);
   if (!model.tokenizer) model.notes.push_back("the checkpoint has no tokenizer");
   return model;
 }

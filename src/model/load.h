@@ -9,6 +9,7 @@
 
 #include "io/checkpoint.h"
 #include "model/config.h"
+#include "model/pack.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -38,10 +39,17 @@ struct Model {
   const Config& config() const { return weights.config; }
 };
 
+struct LoadOptions {
+  // Packs quantized matrices into tiles (pack.h), for computing with kernels::CpuOps; without it
+  // they stay in the file's mapping, for whoever reads rows.
+  bool pack = false;
+  PackOptions packing;
+};
+
 // Opens a .gguf file, a .safetensors file beside its config.json, or a Hugging Face directory.
 // Throws Error with the path.
-Model load_model(const std::string& path);
-Model load_model(io::Checkpoint checkpoint);
+Model load_model(const std::string& path, const LoadOptions& options = {});
+Model load_model(io::Checkpoint checkpoint, const LoadOptions& options = {});
 
 // The parts, for callers that need only one.
 
