@@ -18,16 +18,6 @@ bool is_set(const std::atomic<bool>* flag) {
   return flag != nullptr && flag->load(std::memory_order_relaxed);
 }
 
-// Tokens of the prompt that the session holds already. At least one is left to read: its logits
-// start the answer.
-int64_t reuse(Session& session, std::span<const int32_t> prompt) {
-  const std::span<const int32_t> held = session.history();
-  const bool is_beginning =
-      held.size() < prompt.size() && std::equal(held.begin(), held.end(), prompt.begin());
-  if (!is_beginning) session.clear();
-  return session.length();
-}
-
 }  // namespace
 
 GenerateResult generate(Session& session, const GenerateRequest& request) {
@@ -37,7 +27,7 @@ GenerateResult generate(Session& session, const GenerateRequest& request) {
   session.require_room(result.prompt_tokens);
   Sampler sampler(request.sampling, session.vocab_size());
 
-  result.reused_tokens = reuse(session, request.tokens);
+  result.reused_tokens = session.start(request.tokens);
   Clock::time_point start = Clock::now();
   std::span<const float> logits;
   try {

@@ -21,8 +21,8 @@ enum class StopReason : uint8_t {
 };
 
 struct GenerateRequest {
-  // The whole sequence so far, <bos> included. What the session has read of it already is not read
-  // again if it is a beginning of this; otherwise the session starts over.
+  // The whole sequence so far, <bos> included. What the session has in memory of it is not read
+  // again (Session::start).
   std::span<const int32_t> tokens;
   int64_t max_tokens = -1;  // < 0: until the model stops or the context is full
   SamplingOptions sampling;

@@ -7,6 +7,9 @@
 #include <span>
 #include <vector>
 
+#include "engine/limits.h"
+#include "engine/prefix_cache.h"
+#include "engine/restart_policy.h"
 #include "kernels/ops.h"
 #include "model/advance.h"
 #include "model/kv_cache.h"
@@ -37,7 +40,7 @@ class Session {
   Session(const model::Model& model, kernels::Ops& ops, const SessionOptions& options);
 
   // Tokens that fit: the context, or fewer if the budget allows only so many.
-  int64_t capacity() const { return capacity_; }
+  int64_t capacity() const { return limits_.capacity; }
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
   // What was read, in order.
   std::span<const int32_t> history() const { return history_; }
@@ -58,19 +61,29 @@ class Session {
   void read_all(std::span<const int32_t> tokens, const LogitRows& rows,
                 const ReadProgress& progress = {}, const std::atomic<bool>* stop = nullptr);
 
+  // Goes back, or over, to the longest beginning of `tokens` that is in memory, at most all but the
+  // last one, and returns its length: what is left to read. Beginnings stay in memory up to restart
+  // points, at the turns of a prompt among others, until their memory is needed.
+  // REQUIRES: not empty.
+  int64_t start(std::span<const int32_t> tokens);
+
   // Forgets everything read.
   void clear();
 
  private:
+  void make_room(int64_t n);
   kernels::Value run(std::span<const int32_t> tokens, model::Chunk::Wanted wanted);
   void check_tokens(std::span<const int32_t> tokens) const;
 
   const model::Model& model_;
   kernels::Ops& ops_;
-  SessionOptions options_;
-  int64_t capacity_ = 0;
+  kernels::KvType kv_;
+  ContextLimits limits_;
   std::shared_ptr<model::KvPagePool> pool_;
   model::KvSequence sequence_;
+  RestartPolicy policy_;
+  PrefixCache cache_;
+  PrefixCache::Place place_;
   std::vector<int32_t> history_;
   std::vector<float> logits_;
 };

@@ -130,7 +130,7 @@ void KvSequence::drop_unseen() {
 // Whether the rows after the last position are somebody else's.
 bool KvSequence::tail_is_taken(const Side& side) const {
   const int64_t rows = length_ % kKvPageTokens;
-  if (rows == 0 || side.bytes == 0) return false;
+  if (rows == 0 || claimed_ > length_ || side.bytes == 0) return false;
   const KvBlockRef& tail = side.blocks[static_cast<size_t>(length_ / kKvPageTokens)];
   return tail->rows_ > rows && tail.use_count() > 1;
 }
@@ -138,7 +138,7 @@ bool KvSequence::tail_is_taken(const Side& side) const {
 // Makes the rows after the last position this sequence's to write.
 void KvSequence::own_tail(Side& side) {
   const int64_t rows = length_ % kKvPageTokens, page = length_ / kKvPageTokens;
-  if (rows == 0 || side.bytes == 0) return;
+  if (rows == 0 || claimed_ > length_ || side.bytes == 0) return;
   const KvBlockRef tail = side.blocks[static_cast<size_t>(page)];
   if (tail->rows_ <= rows) return;
   if (tail.use_count() > 2) {  // this handle and that in the list are ours
@@ -161,8 +161,8 @@ void KvSequence::extend(Side& side, int64_t end) {
   }
   if (side.bytes == 0) return;
   for (int64_t page = length_ / kKvPageTokens; page < n_pages; ++page) {
-    side.blocks[static_cast<size_t>(page)]->rows_ =
-        std::min(kKvPageTokens, end - page * kKvPageTokens);
+    int64_t& rows = side.blocks[static_cast<size_t>(page)]->rows_;
+    rows = std::max(rows, std::min(kKvPageTokens, end - page * kKvPageTokens));
   }
 }
 
@@ -174,6 +174,12 @@ void KvSequence::prepare(int64_t n) {
     own_tail(*side);
     extend(*side, length_ + n);
   }
+  claimed_ = std::max(claimed_, length_ + n);
+}
+
+void KvSequence::advance(int64_t n) {
+  CHECK(n >= 0 && length_ + n <= claimed_);
+  length_ += n;
 }
 
 int64_t KvSequence::bytes_to_prepare(int64_t n) const {
@@ -200,7 +206,7 @@ void KvSequence::start_from(const KvPrefix& prefix) {
   CHECK(prefix.local.size() == prefix.global.size());
   CHECK(static_cast<int64_t>(prefix.global.size()) == ceil_div(prefix.length, kKvPageTokens));
   clear();
-  length_ = prefix.length;
+  length_ = claimed_ = prefix.length;
   const int64_t seen = layout_.first_visible(length_) / kKvPageTokens;
   for (size_t i = 0; i < prefix.global.size(); ++i) {
     const auto page = static_cast<int64_t>(i);
@@ -226,7 +232,7 @@ void KvSequence::clear() {
     side->blocks.clear();
   }
   for (std::vector<std::byte*>& p : pointers_) p.clear();
-  length_ = first_local_ = 0;
+  length_ = claimed_ = first_local_ = 0;
 }
 
 kernels::KvLayer KvSequence::layer(int64_t owner) const {

@@ -117,13 +117,17 @@ class KvSequence {
   KvSequence& operator=(const KvSequence&) = delete;
 
   int64_t length() const { return length_; }  // positions stored
+  // Of its blocks, shared ones included.
+  int64_t bytes_held() const {
+    return n_pages() * global_.bytes + (n_pages() - first_local_) * local_.bytes;
+  }
 
   // Makes room for positions [length, length + n), in blocks that this sequence may write, after
   // giving back the local blocks that no query from `length` on can see. Throws Error if the pool's
   // budget does not allow it; then the sequence is as usable as before. Call before the forward
-  // pass over those positions, advance() after it.
+  // pass over those positions, advance() after it. May be called again before advance().
   void prepare(int64_t n);
-  void advance(int64_t n) { length_ += n; }
+  void advance(int64_t n);
   void clear();
   // The first part of prepare().
   void drop_unseen();
@@ -165,6 +169,7 @@ class KvSequence {
   kernels::KvType type_;
   std::shared_ptr<KvPagePool> pool_;
   int64_t length_ = 0;
+  int64_t claimed_ = 0;  // rows before are this sequence's to write
   Side local_, global_;
   int64_t first_local_ = 0;                        // local blocks before are gone
   std::vector<std::vector<std::byte*>> pointers_;  // [n_owners], as attention sees the pages

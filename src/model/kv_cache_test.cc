@@ -202,5 +202,23 @@ TEST(KvCache, GrowthIsWhatPrepareTakes) {
   }
 }
 
+TEST(KvCache, PreparesTwice) {
+  const Config c = config_of_size("tinykv");
+  const auto pool = KvPagePool::create(1 << 30);
+  KvSequence a(c, KvType::kF32, pool);
+  store(a, 40);
+  const KvPrefix kept = prefix_of(a, 40);
+  a.prepare(10);
+  const std::byte* page = a.layer(2).pages[0];
+  EXPECT_EQ(a.bytes_to_prepare(10), 0);
+  a.prepare(10);
+  a.prepare(5);
+  EXPECT_EQ(a.layer(2).pages[0], page);
+  a.advance(5);
+  a.prepare(60);
+  EXPECT_EQ(a.layer(2).pages[0], page);
+  EXPECT_EQ(a.bytes_held(), pool->bytes_in_use());
+}
+
 }  // namespace
 }  // namespace carat::model
