@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/half.h"
+
 namespace carat::quant {
 
 // Truncates towards zero, then clamps to [lo, hi]; NaN gives lo.
@@ -30,6 +32,28 @@ namespace carat::quant {
     }
   }
   return extremum;
+}
+
+struct Range {
+  float min, max;
+};
+// The smallest and the largest element; NaN is neither. REQUIRES: n >= 1.
+[[nodiscard]] inline Range range_of(const float* x, int n) noexcept {
+  Range range{x[0], x[0]};
+  for (int i = 1; i < n; ++i) {
+    if (x[i] < range.min) range.min = x[i];
+    if (x[i] > range.max) range.max = x[i];
+  }
+  return range;
+}
+
+inline constexpr float kLargestF16 = 65504.0f;
+
+// The nearest finite binary16; NaN stays NaN.
+[[nodiscard]] inline F16 to_finite_f16(float x) noexcept {
+  if (x > kLargestF16) return to_f16(kLargestF16);
+  if (x < -kLargestF16) return to_f16(-kLargestF16);
+  return to_f16(x);
 }
 
 }  // namespace carat::quant

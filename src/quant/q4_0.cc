@@ -1,8 +1,7 @@
 #include "quant/q4_0.h"
 
-#include <cstring>
-
 #include "quant/codes.h"
+#include "quant/rows.h"
 
 namespace carat::quant {
 
@@ -34,18 +33,11 @@ void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept {
 }
 
 void encode_q4_0(const float* x, std::byte* row, int64_t n) noexcept {
-  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ4_0)) {
-    const BlockQ4_0 block = encode_block_q4_0(x + i);
-    std::memcpy(row, &block, sizeof(block));
-  }
+  encode_blocks<kBlock>(x, row, n, encode_block_q4_0);
 }
 
 void decode_q4_0(const std::byte* row, float* out, int64_t n) noexcept {
-  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ4_0)) {
-    BlockQ4_0 block;
-    std::memcpy(&block, row, sizeof(block));
-    decode_block_q4_0(block, out + i);
-  }
+  decode_blocks<BlockQ4_0, kBlock>(row, out, n, decode_block_q4_0);
 }
 
 }  // namespace carat::quant

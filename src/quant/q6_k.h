@@ -13,9 +13,7 @@
 
 namespace carat::quant {
 
-// Minimises the squared error: per sub-block a search over scales near extremum / -32 with a
-// least-squares refit, then scales rounded to multiples of d, each tried one step up and down, and
-// d refitted. Never worse than the plain rule (extremum / -32 per sub-block).
+// Encoded by the rule of symmetric_fit.h.
 [[nodiscard]] BlockQ6_K encode_block_q6_k(const float* x) noexcept;   // x[256]
 void decode_block_q6_k(const BlockQ6_K& block, float* out) noexcept;  // out[256]
 

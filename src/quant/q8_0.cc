@@ -1,9 +1,9 @@
 #include "quant/q8_0.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "quant/codes.h"
+#include "quant/rows.h"
 
 namespace carat::quant {
 
@@ -24,18 +24,11 @@ void decode_block_q8_0(const BlockQ8_0& block, float* out) noexcept {
 }
 
 void encode_q8_0(const float* x, std::byte* row, int64_t n) noexcept {
-  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ8_0)) {
-    const BlockQ8_0 block = encode_block_q8_0(x + i);
-    std::memcpy(row, &block, sizeof(block));
-  }
+  encode_blocks<kBlock>(x, row, n, encode_block_q8_0);
 }
 
 void decode_q8_0(const std::byte* row, float* out, int64_t n) noexcept {
-  for (int64_t i = 0; i < n; i += kBlock, row += sizeof(BlockQ8_0)) {
-    BlockQ8_0 block;
-    std::memcpy(&block, row, sizeof(block));
-    decode_block_q8_0(block, out + i);
-  }
+  decode_blocks<BlockQ8_0, kBlock>(row, out, n, decode_block_q8_0);
 }
 
 }  // namespace carat::quant

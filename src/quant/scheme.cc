@@ -4,15 +4,23 @@
 #include <string>
 
 #include "base/error.h"
+#include "quant/codes.h"
 #include "quant/float_rows.h"
+#include "quant/iq4_nl.h"
+#include "quant/iq4_xs.h"
+#include "quant/q2_k.h"
+#include "quant/q3_k.h"
 #include "quant/q4_0.h"
+#include "quant/q4_1.h"
+#include "quant/q4_k.h"
+#include "quant/q5_0.h"
+#include "quant/q5_1.h"
+#include "quant/q5_k.h"
 #include "quant/q6_k.h"
 #include "quant/q8_0.h"
 
 namespace carat::quant {
 namespace {
-
-constexpr float kLargestF16 = 65504.0f;
 
 struct Scheme {
   DType dtype;
@@ -28,7 +36,16 @@ constexpr Scheme kSchemes[] = {
     {DType::kBF16, decode_bf16, encode_bf16, 0.0f, false},
     {DType::kQ4_0, decode_q4_0, encode_q4_0, 8.0f * kLargestF16, true},
     {DType::kQ8_0, decode_q8_0, encode_q8_0, 127.0f * kLargestF16, true},
+    {DType::kQ4_1, decode_q4_1, encode_q4_1, kLargestF16, true},
+    {DType::kQ5_0, decode_q5_0, encode_q5_0, 16.0f * kLargestF16, true},
+    {DType::kQ5_1, decode_q5_1, encode_q5_1, kLargestF16, true},
+    {DType::kIQ4_NL, decode_iq4_nl, encode_iq4_nl, 100.0f * kLargestF16, true},
+    {DType::kQ2_K, decode_q2_k, encode_q2_k, 14.0f * kLargestF16, true},
+    {DType::kQ3_K, decode_q3_k, encode_q3_k, 3.0f * 31.0f * kLargestF16, true},
+    {DType::kQ4_K, decode_q4_k, encode_q4_k, 60.0f * kLargestF16, true},
+    {DType::kQ5_K, decode_q5_k, encode_q5_k, 60.0f * kLargestF16, true},
     {DType::kQ6_K, decode_q6_k, encode_q6_k, 24.0f * 127.0f * kLargestF16, true},
+    {DType::kIQ4_XS, decode_iq4_xs, encode_iq4_xs, 100.0f * 31.0f * kLargestF16, true},
 };
 
 const Scheme* find_scheme(DType dtype) noexcept {

@@ -46,6 +46,21 @@ double squared_norm(const std::vector<float>& a) {
   return squared_error(a, std::vector<float>(a.size(), 0.0f));
 }
 
+std::vector<DType> quantized_types() {
+  std::vector<DType> types;
+  for (const DTypeInfo& i : all_dtypes()) {
+    if (i.block_elements > 1) types.push_back(i.dtype);
+  }
+  return types;
+}
+
+TEST(Schemes, EveryBlockTypeHasOne) {
+  for (DType t : quantized_types()) {
+    EXPECT_TRUE(can_decode(t)) << name_of(t);
+    EXPECT_TRUE(can_encode(t)) << name_of(t);
+  }
+}
+
 TEST(Blocks, SizesAgreeWithTheTable) {
   for (const DTypeInfo& i : all_dtypes()) {
     if (!can_decode(i.dtype)) continue;
@@ -213,14 +228,14 @@ TEST(FloatRows, AreExactOrRoundToEven) {
 }
 
 TEST(Schemes, ZerosStayZero) {
-  for (DType t : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+  for (DType t : quantized_types()) {
     const std::vector<float> x(512, 0.0f);
     for (float v : decode(t, encode(t, x), x.size())) EXPECT_EQ(v, 0.0f) << name_of(t);
   }
 }
 
 TEST(Schemes, TinyValuesBecomeZeroWithoutNan) {
-  for (DType t : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+  for (DType t : quantized_types()) {
     std::vector<float> x(256, 1e-44f);
     x[3] = -3e-44f;
     x[9] = 0.0f;
@@ -242,7 +257,7 @@ std::string error_of(DType t, float value) {
 TEST(Schemes, RefuseWhatTheyCannotHold) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float inf = std::numeric_limits<float>::infinity();
-  for (DType t : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
+  for (DType t : quantized_types()) {
     EXPECT_NE(error_of(t, nan).find("element 77"), std::string::npos) << name_of(t);
     EXPECT_NE(error_of(t, -inf).find("not finite"), std::string::npos) << name_of(t);
     EXPECT_NE(error_of(t, 3e38f).find("too large"), std::string::npos) << name_of(t);
@@ -254,15 +269,67 @@ TEST(Schemes, RefuseWhatTheyCannotHold) {
 }
 
 TEST(Schemes, LargestAllowedValuesStayFinite) {
-  for (const auto& [t, limit] :
-       {std::pair{DType::kQ4_0, 8 * 65504.0f}, std::pair{DType::kQ8_0, 127 * 65504.0f},
-        std::pair{DType::kQ6_K, 24 * 127 * 65504.0f}}) {
+  constexpr float kF16 = 65504.0f;
+  const std::pair<DType, float> limits[] = {
+      {DType::kQ4_0, 8 * kF16},        {DType::kQ4_1, kF16},
+      {DType::kQ5_0, 16 * kF16},       {DType::kQ5_1, kF16},
+      {DType::kQ8_0, 127 * kF16},      {DType::kIQ4_NL, 100 * kF16},
+      {DType::kQ2_K, 14 * kF16},       {DType::kQ3_K, 93 * kF16},
+      {DType::kQ4_K, 60 * kF16},       {DType::kQ5_K, 60 * kF16},
+      {DType::kQ6_K, 24 * 127 * kF16}, {DType::kIQ4_XS, 100 * 31 * kF16}};
+  EXPECT_EQ(std::size(limits), quantized_types().size());
+  for (const auto& [t, limit] : limits) {
     std::vector<float> x(256, 0.0f);
     x[0] = limit;
     x[1] = -limit;
     const std::vector<float> y = decode(t, encode(t, x), x.size());
-    EXPECT_NEAR(y[0] / limit, 1.0f, 0.05f) << name_of(t);
+    const float tolerance = t == DType::kQ2_K || t == DType::kQ3_K ? 0.2f : 0.07f;
+    EXPECT_NEAR(y[0] / limit, 1.0f, tolerance) << name_of(t);
+    EXPECT_NEAR(y[1] / limit, -1.0f, 0.26f) << name_of(t);  // a signed code has one less there
     for (float v : y) EXPECT_TRUE(std::isfinite(v)) << name_of(t);
+    x[0] = std::nextafter(limit, 2 * limit);
+    EXPECT_THROW((void)encode(t, x), Error) << name_of(t);
+  }
+}
+
+// Root mean square error of normally distributed rows, relative to their size. The bounds are what
+// the same number of bits loses when every step is the best one for its block, plus a few percent.
+TEST(Schemes, LoseLittleOnNormals) {
+  const std::pair<DType, double> bounds[] = {
+      {DType::kQ4_0, 0.090}, {DType::kQ4_1, 0.078}, {DType::kQ5_0, 0.045},
+      {DType::kQ5_1, 0.039}, {DType::kQ8_0, 0.006}, {DType::kIQ4_NL, 0.078},
+      {DType::kQ2_K, 0.30},  {DType::kQ3_K, 0.17},  {DType::kQ4_K, 0.073},
+      {DType::kQ5_K, 0.038}, {DType::kQ6_K, 0.018}, {DType::kIQ4_XS, 0.078}};
+  EXPECT_EQ(std::size(bounds), quantized_types().size());
+  const std::vector<float> x = normals(11, 256 * 100, 0.02);
+  for (const auto& [t, bound] : bounds) {
+    const auto y = decode(t, encode(t, x), x.size());
+    EXPECT_LT(std::sqrt(squared_error(x, y) / squared_norm(x)), bound) << name_of(t);
+  }
+}
+
+// Rows of one sign, constant rows, outliers and zeros: nothing may be lost that the type can hold.
+TEST(Schemes, HoldRowsOfUnusualShape) {
+  for (DType t : quantized_types()) {
+    const double normal_error = [&] {
+      const std::vector<float> x = normals(12, 256, 1.0);
+      return std::sqrt(squared_error(x, decode(t, encode(t, x), 256)) / squared_norm(x));
+    }();
+    for (float c : {0.5f, -0.5f}) {
+      std::vector<float> x(256, c);
+      auto y = decode(t, encode(t, x), x.size());
+      EXPECT_LT(std::sqrt(squared_error(x, y) / squared_norm(x)), 0.04) << name_of(t) << c;
+      x = normals(13, 256, 1.0);
+      for (float& v : x) v = c * std::fabs(v);
+      y = decode(t, encode(t, x), x.size());
+      EXPECT_LT(std::sqrt(squared_error(x, y) / squared_norm(x)), 1.2 * normal_error)
+          << name_of(t) << c;
+    }
+    std::vector<float> x(256, 0.0f);
+    x[100] = -3.0f;
+    const auto y = decode(t, encode(t, x), x.size());
+    EXPECT_NEAR(y[100], -3.0f, 0.1f) << name_of(t);
+    EXPECT_LT(squared_error(x, y), 0.01 * squared_norm(x)) << name_of(t);
   }
 }
 

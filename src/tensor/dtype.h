@@ -8,7 +8,30 @@
 
 namespace carat {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kQ4_0, kQ8_0, kQ6_K, kI8, kI16, kI32, kI64, kF64, kU8, kBool, kQ4_1, kQ5_0, kQ5_1, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kIQ4_NL, kIQ4_XS };
+enum class DType : uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ8_0,
+  kQ6_K,
+  kI8,
+  kI16,
+  kI32,
+  kI64,
+  kF64,
+  kU8,
+  kBool,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kIQ4_NL,
+  kIQ4_XS
+};
 
 struct DTypeInfo {
   DType dtype;

@@ -1,0 +1,73 @@
+#include "quant/iq4_xs.h"
+
+#include "quant/codes.h"
+#include "quant/iq4_fit.h"
+#include "quant/rows.h"
+
+namespace carat::quant {
+namespace {
+
+constexpr int kSubs = kSuperBlock / kBlock;
+
+// The scale -32..31 whose product with d codes x best, `step` being what it should be near to.
+int best_scale(const float* x, float step, float d) noexcept {
+  if (d == 0.0f) return 0;
+  const int around = round_clamped(step / d, -32, 31);
+  int best = around;
+  float best_error = iq4_error(x, d * static_cast<float>(around));
+  for (const int s : {around - 1, around + 1}) {
+    if (s < -32 || s > 31) continue;
+    const float error = iq4_error(x, d * static_cast<float>(s));
+    if (error < best_error) {
+      best_error = error;
+      best = s;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+BlockIQ4_XS encode_block_iq4_xs(const float* x) noexcept {
+  float steps[kSubs];
+  for (int b = 0; b < kSubs; ++b) steps[b] = best_iq4_step(x + kBlock * b);
+  BlockIQ4_XS block = {};
+  block.d = to_finite_f16(signed_extremum(steps, kSubs) / -32.0f);
+  const float d = to_float(block.d);
+  for (int b = 0; b < kSubs; ++b) {
+    const float* xb = x + kBlock * b;
+    const int scale = best_scale(xb, steps[b], d);
+    const int s = scale + 32;
+    block.scales_l[b / 2] |= static_cast<uint8_t>((s & 15) << (4 * (b % 2)));
+    block.scales_h[b / 4] |= static_cast<uint8_t>((s >> 4) << (2 * (b % 4)));
+    const float step = d * static_cast<float>(scale);
+    const float inverse = step != 0.0f ? 1.0f / step : 0.0f;
+    for (int j = 0; j < 16; ++j) {
+      block.qs[16 * b + j] = static_cast<uint8_t>(nearest_iq4_code(xb[j] * inverse) |
+                                                  nearest_iq4_code(xb[j + 16] * inverse) << 4);
+    }
+  }
+  return block;
+}
+
+void decode_block_iq4_xs(const BlockIQ4_XS& block, float* out) noexcept {
+  const float d = to_float(block.d);
+  for (int b = 0; b < kSubs; ++b) {
+    const float step = d * static_cast<float>(scale_of(block, b));
+    for (int j = 0; j < 16; ++j) {
+      const int byte = block.qs[16 * b + j];
+      out[kBlock * b + j] = step * static_cast<float>(kIq4Levels[byte & 15]);
+      out[kBlock * b + j + 16] = step * static_cast<float>(kIq4Levels[byte >> 4]);
+    }
+  }
+}
+
+void encode_iq4_xs(const float* x, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, row, n, encode_block_iq4_xs);
+}
+
+void decode_iq4_xs(const std::byte* row, float* out, int64_t n) noexcept {
+  decode_blocks<BlockIQ4_XS, kSuperBlock>(row, out, n, decode_block_iq4_xs);
+}
+
+}  // namespace carat::quant

@@ -1,0 +1,27 @@
+// Q5_0: 32 elements share one binary16 scale d; value = d * (n - 16), n in 0..31.
+// The low four bits of element j (0..15) are the low nibble of byte j, those of element j + 16 its
+// high nibble; the fifth bit of element j (0..31) is bit j % 8 of byte j / 8 of qh.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/blocks.h"
+
+namespace carat::quant {
+
+// d = signed extremum / -16, so the extremum has code 0; n = min(31, trunc(x / d + 16.5)) with the
+// unrounded d; d is stored rounded to binary16.
+[[nodiscard]] BlockQ5_0 encode_block_q5_0(const float* x) noexcept;   // x[32]
+void decode_block_q5_0(const BlockQ5_0& block, float* out) noexcept;  // out[32]
+
+// Code 0..31 of element j (0..31).
+[[nodiscard]] inline int code_of(const BlockQ5_0& block, int j) noexcept {
+  const int low = j < 16 ? block.qs[j] & 15 : block.qs[j - 16] >> 4;
+  return low | (block.qh[j / 8] >> (j % 8) & 1) << 4;
+}
+
+void encode_q5_0(const float* x, std::byte* row, int64_t n) noexcept;
+void decode_q5_0(const std::byte* row, float* out, int64_t n) noexcept;
+
+}  // namespace carat::quant

@@ -1,0 +1,30 @@
+// Q5_K: 256 elements, 8 sub-blocks of 32; value = d * sc * n - dmin * mn, n in 0..31, sc and mn 6
+// bits per sub-block (k_scales.h), d and dmin binary16.
+//
+// Sub-blocks 2k and 2k + 1 share bytes 32 k .. 32 k + 31 of qs: element l of the first is the low
+// nibble of byte l, element l of the second the high one. The fifth bit of element l of sub-block b
+// is bit b of qh[l].
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/blocks.h"
+
+namespace carat::quant {
+
+// Encoded by the rule of affine_fit.h.
+[[nodiscard]] BlockQ5_K encode_block_q5_k(const float* x) noexcept;   // x[256]
+void decode_block_q5_k(const BlockQ5_K& block, float* out) noexcept;  // out[256]
+
+// Code 0..31 of element e (0..255).
+[[nodiscard]] inline int code_of(const BlockQ5_K& block, int e) noexcept {
+  const int b = e / 32, l = e % 32;
+  const int low = block.qs[32 * (b / 2) + l] >> (4 * (b % 2)) & 15;
+  return low | (block.qh[l] >> b & 1) << 4;
+}
+
+void encode_q5_k(const float* x, std::byte* row, int64_t n) noexcept;
+void decode_q5_k(const std::byte* row, float* out, int64_t n) noexcept;
+
+}  // namespace carat::quant
