@@ -3,6 +3,9 @@ if(CARAT_BENCH)
   add_executable(kernel_lab ${PROJECT_SOURCE_DIR}/bench/kernel_lab.cc)
   target_link_libraries(kernel_lab PRIVATE carat_kernels)
 
+  add_executable(attention_lab ${PROJECT_SOURCE_DIR}/bench/attention_lab.cc)
+  target_link_libraries(attention_lab PRIVATE carat_kernels)
+
   add_executable(sgemm_lab ${PROJECT_SOURCE_DIR}/bench/sgemm_lab.cc)
   target_link_libraries(sgemm_lab PRIVATE carat_kernels)
 

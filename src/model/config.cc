@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/kv_pages.h"
 
 namespace carat::model {
 namespace {
@@ -33,7 +34,7 @@ void require_number(const char* name, float value, float lo, float hi) {
 }
 
 void require_head(const char* name, int64_t head_dim) {
-  require_range(name, head_dim, 2, 4096);
+  require_range(name, head_dim, 2, kernels::kMaxHeadDim);
   if (head_dim % 2 != 0) fail(name, head_dim, "an even number");
 }
 

@@ -1,47 +1,25 @@
-// Attention of CpuOps: K and V into pages, then segments of pages against the query rows that read
-// them. Work is cut into units (a few query rows of one sequence, one K/V head), so that a page is
-// turned into floats once for all their rows and heads. With too few units for the threads (decode)
-// the segments of a unit are shared out instead; the partial results are joined in the same order,
-// so both ways give the same bits.
+// Attention of CpuOps: K and V into pages, then segments of float pages against the query rows that
+// read them (int8 pages: cpu_code_attention.cc). Work is cut into units (a few query rows of one
+// sequence, one K/V head), so that a page is turned into floats once for all their rows and heads.
+// With too few units for the threads (decode) the segments of a unit are shared out instead; the
+// partial results are joined in the same order, so both ways give the same bits.
+#include "kernels/cpu/cpu_attention.h"
+
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/cpu_ops_impl.h"
 
 namespace carat::kernels {
 namespace {
 
-using scalar::KeyRange;
-using scalar::visible_keys;
-
 constexpr int64_t kUnitRows = 16;
+// A unit over int8 pages has about this many queries (rows times heads of a group).
+constexpr int64_t kUnitQueries = 128;
 // Partial results of a wave of segments take at most about this many floats.
 constexpr int64_t kWaveFloats = int64_t{1} << 21;
 
-// Where head `head` of a page lies.
-struct PageHead {
-  std::byte* k;
-  std::byte* v;
-  float* k_scale;  // [kKvPageTokens], int8 only
-  float* v_scale;
-};
-
-PageHead page_head(const KvLayer& cache, int64_t page, int64_t head) {
-  std::byte* base = cache.pages[static_cast<size_t>(page)];
-  const int64_t element = kv_element_bytes(cache.type);
-  const int64_t half = cache.half_elements() * element;
-  const int64_t at = head * kKvPageTokens * cache.head_dim * element;
-  PageHead p{base + at, base + half + at, nullptr, nullptr};
-  if (cache.type == KvType::kI8) {
-    float* scales = reinterpret_cast<float*>(base + 2 * half);
-    p.k_scale = scales + head * kKvPageTokens;
-    p.v_scale = scales + (cache.n_kv_heads + head) * kKvPageTokens;
-  }
-  return p;
-}
-
-void store_vector(const KernelTable& table, KvType type, const float* x, int64_t n, int64_t place,
-                  std::byte* base, float* scales) {
+void store_floats(const KernelTable& table, KvType type, const float* x, int64_t n, int64_t place,
+                  std::byte* base) {
   switch (type) {
     case KvType::kF32:
       std::memcpy(base + place * n * 4, x, static_cast<size_t>(n) * 4);
@@ -50,8 +28,18 @@ void store_vector(const KernelTable& table, KvType type, const float* x, int64_t
       table.to_f16(x, n, reinterpret_cast<uint16_t*>(base) + place * n);
       break;
     case KvType::kI8:
-      table.to_i8(x, n, reinterpret_cast<int8_t*>(base) + place * n, scales + place);
       break;
+  }
+}
+
+// Codes + 128 at their places of an int8 page (kv_pages.h).
+void store_codes(const KernelTable& table, const float* x, int64_t n, int64_t place,
+                 std::byte* base, float* scales, bool is_key) {
+  int8_t codes[kMaxHeadDim];
+  table.to_i8(x, n, codes, scales + place);
+  for (int64_t d = 0; d < n; ++d) {
+    base[is_key ? k_code_at(d, place) : v_code_at(d, place)] =
+        static_cast<std::byte>(codes[d] + 128);
   }
 }
 
@@ -66,15 +54,9 @@ const float* load_vectors(const KernelTable& table, KvType type, const std::byte
                      panel);
       return panel;
     case KvType::kI8:
-      table.from_i8(reinterpret_cast<const int8_t*>(base) + begin * head_dim, n * head_dim, panel);
-      return panel;
+      break;
   }
   return nullptr;
-}
-
-KeyRange intersect(KeyRange a, int64_t segment) {
-  return {std::max(a.begin, segment * kKvPageTokens),
-          std::min(a.end, (segment + 1) * kKvPageTokens)};
 }
 
 // `keys` narrowed to positions [range.begin, range.end); loaded is the position of its key 0.
@@ -82,8 +64,6 @@ KeySegment narrow(const KeySegment& keys, int64_t loaded, KeyRange range, int64_
   const int64_t skip = range.begin - loaded;
   return {.k = keys.k + skip * head_dim,
           .v = keys.v + skip * head_dim,
-          .k_scale = keys.k_scale ? keys.k_scale + skip : nullptr,
-          .v_scale = keys.v_scale ? keys.v_scale + skip : nullptr,
           .first = range.begin % kKvPageTokens,
           .n = range.end - range.begin};
 }
@@ -104,20 +84,26 @@ void CpuOps::store_kv(const CpuValue& k, const CpuValue& v, const AttentionCall&
             cache.pages[static_cast<size_t>(page)]);
       for (int64_t h = 0; h < heads; ++h) {
         const PageHead p = page_head(cache, page, h);
-        store_vector(table_, cache.type, k.data + t * k.cols + h * dim, dim, place, p.k, p.k_scale);
-        store_vector(table_, cache.type, v.data + t * k.cols + h * dim, dim, place, p.v, p.v_scale);
+        const float *key = k.data + t * k.cols + h * dim, *value = v.data + t * k.cols + h * dim;
+        if (cache.type == KvType::kI8) {
+          store_codes(table_, key, dim, place, p.k, p.k_scale, true);
+          store_codes(table_, value, dim, place, p.v, p.v_scale, false);
+        } else {
+          store_floats(table_, cache.type, key, dim, place, p.k);
+          store_floats(table_, cache.type, value, dim, place, p.v);
+        }
       }
     }
   });
 }
 
-void CpuOps::plan_attention(const AttentionCall& call) {
+void CpuOps::plan_attention(const AttentionCall& call, int64_t unit_rows) {
   units_.clear();
   const int64_t n = static_cast<int64_t>(call.q_rows.size());
   for (int64_t begin = 0, end; begin < n; begin = end) {
     const int32_t sequence = call.q_rows[static_cast<size_t>(begin)].sequence;
     KeyRange keys{INT64_MAX, 0};
-    for (end = begin; end < n && end < begin + kUnitRows; ++end) {
+    for (end = begin; end < n && end < begin + unit_rows; ++end) {
       const RowRef row = call.q_rows[static_cast<size_t>(end)];
       if (row.sequence != sequence) break;
       const KeyRange seen = visible_keys(row.position, call.window);
@@ -125,11 +111,22 @@ void CpuOps::plan_attention(const AttentionCall& call) {
     }
     const KvLayer& cache = call.sequences[static_cast<size_t>(sequence)];
     CHECK(cache.head_dim == call.head_dim && cache.n_kv_heads == call.n_kv_heads);
+    CHECK(cache.type == call.sequences[static_cast<size_t>(call.q_rows.front().sequence)].type);
     CHECK(ceil_div(keys.end, kKvPageTokens) <= static_cast<int64_t>(cache.pages.size()));
     for (int64_t h = 0; h < call.n_kv_heads; ++h) {
       units_.push_back({begin, end, h, keys.begin, keys.end, &cache});
     }
   }
+  // The longest first, so that threads end together.
+  std::stable_sort(units_.begin(), units_.end(),
+                   [](const auto& a, const auto& b) { return a.cost() > b.cost(); });
+}
+
+// Whether whole units would leave threads waiting for the one with the longest.
+bool CpuOps::split_segments() const {
+  int64_t all = 0;
+  for (const AttentionUnit& u : units_) all += u.cost();
+  return pool_.size() > 1 && units_.front().cost() * pool_.size() * 4 > all;
 }
 
 // The keys of one segment that any row of the unit sees, none (n = 0) if all look elsewhere.
@@ -151,10 +148,6 @@ KeySegment CpuOps::load_segment(const AttentionUnit& unit, const AttentionCall& 
   s.k = load_vectors(table_, type, p.k, first, n, call.head_dim, panel);
   s.v = load_vectors(table_, type, p.v, first, n, call.head_dim,
                      panel + kKvPageTokens * call.head_dim);
-  if (p.k_scale) {
-    s.k_scale = p.k_scale + first;
-    s.v_scale = p.v_scale + first;
-  }
   return s;
 }
 
@@ -163,11 +156,8 @@ void CpuOps::attend_units(const CpuValue& q, CpuValue& out, const AttentionCall&
   const int64_t dim = call.head_dim, group = call.n_heads / call.n_kv_heads;
   const int64_t panel = 2 * kKvPageTokens * dim;
   reserve_scratch(panel + group * (kKvPageTokens + dim + 2) + kUnitRows * group * 2);
-  int64_t keys = 0;
-  for (const AttentionUnit& u : units_)
-    keys += (u.key_end - u.key_begin) * (u.row_end - u.row_begin);
-  const int64_t cost = keys * group * dim * 2 / static_cast<int64_t>(units_.size());
-  spread(static_cast<int64_t>(units_.size()), 1, cost, [&](int64_t begin, int64_t end, int thread) {
+  const int64_t n_units = static_cast<int64_t>(units_.size());
+  pool_.parallel_for(n_units, 1, [&](int64_t begin, int64_t end, int thread) {
     float* weights = scratch(thread) + panel;
     float* vectors = weights + group * kKvPageTokens;
     float* max = vectors + group * dim;
@@ -219,7 +209,7 @@ void CpuOps::attend_split(const CpuValue& q, CpuValue& out, const AttentionCall&
   for (size_t i = 0; i < units_.size(); ++i) {
     const AttentionUnit& u = units_[i];
     most_rows = std::max(most_rows, u.row_end - u.row_begin);
-    keys += (u.key_end - u.key_begin) * (u.row_end - u.row_begin);
+    keys += u.cost();
     for (int64_t s = u.segment_begin(); s < u.segment_end(); ++s) {
       tasks.push_back({static_cast<int64_t>(i), s});
     }
@@ -294,8 +284,13 @@ Value CpuOps::attention(const Value& q, const Value& k, const Value& v, const At
   if (k) store_kv(cpu(k), cpu(v), call);
   Value out = make(q->rows, q->cols);
   if (q->rows == 0) return out;
-  plan_attention(call);
-  if (pool_.size() > 1 && static_cast<int64_t>(units_.size()) < 2 * pool_.size()) {
+  const KvType type = call.sequences[static_cast<size_t>(call.q_rows.front().sequence)].type;
+  const int64_t group = call.n_heads / call.n_kv_heads;
+  const bool codes = type == KvType::kI8;
+  plan_attention(call, codes ? std::clamp<int64_t>(kUnitQueries / group, 1, 64) : kUnitRows);
+  if (codes) {
+    attend_codes(cpu(q), cpu(out), call);
+  } else if (split_segments()) {
     attend_split(cpu(q), cpu(out), call);
   } else {
     attend_units(cpu(q), cpu(out), call);

@@ -65,6 +65,7 @@ class CpuOps final : public Ops {
   struct Operand;
   struct RowSpan;
   struct AttentionUnit;
+  class CodeAttention;
   struct RopeTurns;
 
   Value make(int64_t rows, int64_t cols);
@@ -103,10 +104,11 @@ class CpuOps final : public Ops {
   const RopeTurns& turns_for(const Rope& rope, std::span<const RowRef> rows);
 
   void store_kv(const CpuValue& k, const CpuValue& v, const AttentionCall& call);
-  void plan_attention(const AttentionCall& call);
+  void plan_attention(const AttentionCall& call, int64_t unit_rows);
   bool split_segments() const;
   void attend_units(const CpuValue& q, CpuValue& out, const AttentionCall& call);
   void attend_split(const CpuValue& q, CpuValue& out, const AttentionCall& call);
+  void attend_codes(const CpuValue& q, CpuValue& out, const AttentionCall& call);
   KeySegment load_segment(const AttentionUnit& unit, const AttentionCall& call, int64_t segment,
                           float* panel) const noexcept;
 

@@ -64,12 +64,32 @@ struct LinearOutput {
 
 // Consecutive keys of one head inside one attention segment, as floats.
 struct KeySegment {
-  const float* k = nullptr;        // [n, head_dim]
-  const float* v = nullptr;        // [n, head_dim]
-  const float* k_scale = nullptr;  // [n] or null: key i is k_scale[i] times what k says
-  const float* v_scale = nullptr;
+  const float* k = nullptr;  // [n, head_dim]
+  const float* v = nullptr;  // [n, head_dim]
   int64_t first = 0;  // place of key 0 in its segment
   int64_t n = 0;      // >= 1
+};
+
+// Rows of numbers rounded to 16 bits for products with int8 pages: x = code * scale.
+struct CodeRows {
+  int16_t* codes = nullptr;  // [n, stride], in an order that is the table's own
+  int64_t stride = 0;        // at least the row's length rounded up to 16
+  float* scales = nullptr;   // [n]
+  int32_t* sums = nullptr;   // [n]: 128 * sum of the codes
+};
+
+// One K/V head of an int8 page (kv_pages.h).
+struct CodePage {
+  const uint8_t* k = nullptr;
+  const uint8_t* v = nullptr;
+  const float* k_scale = nullptr;  // [kKvPageTokens]
+  const float* v_scale = nullptr;
+};
+
+// Places of a page that a query sees: [begin, end), not empty.
+struct Places {
+  int32_t begin = 0;
+  int32_t end = 0;
 };
 
 using TileLinear = void (*)(const TileRows& w, const QuantizedRows& x,
@@ -130,12 +150,29 @@ struct KernelTable {
   // vectors[i] /= sum[i]
   void (*finish)(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noexcept;
 
-  // -- K/V elements (kv_pages.h)
-  // --------------------------------------------------------------------
+  // -- attention over int8 pages ------------------------------------------------------------------
+  // n rows of `cols` floats (contiguous) to codes; what pads a row to 16 gets code 0.
+  void (*round_rows)(const float* rows, int64_t n, int64_t cols, const CodeRows& out) noexcept;
+  // n_q queries over one page: maximum score and sum of weights [n_q], and p = weight * scale of
+  // the value as codes (stride kKvPageTokens), 0 where nothing is seen. next: what is read after
+  // this page's K, or null.
+  void (*weigh_codes)(const CodeRows& q, int64_t n_q, const CodePage& page, const Places* seen,
+                      int64_t head_dim, const uint8_t* next, const CodeRows& p, float* max,
+                      float* sum) noexcept;
+  // Joins maximum and sum of the next segment into the totals (which begin as -infinity and 0), n of
+  // them: old sums are worth `keep` of themselves from here on, the segment's `take`.
+  void (*join_weights)(float* total_max, float* total_sum, const float* max, const float* sum,
+                       int64_t n, float* keep, float* take) noexcept;
+  // total = total * keep + take * sum of p * value, for n_q queries and n_dims elements of the head
+  // from v (the first of a block of 16) on. Totals of a query are `stride` from the next one's.
+  void (*join_values)(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims,
+                      const uint8_t* next, const float* keep, const float* take, float* totals,
+                      int64_t stride) noexcept;
+
+  // -- K/V elements (kv_pages.h) ------------------------------------------------------------------
   void (*to_f16)(const float* x, int64_t n, uint16_t* y) noexcept;
   void (*from_f16)(const uint16_t* x, int64_t n, float* y) noexcept;
   void (*to_i8)(const float* x, int64_t n, int8_t* codes, float* scale) noexcept;
-  void (*from_i8)(const int8_t* codes, int64_t n, float* y) noexcept;  // without the scale
 };
 
 }  // namespace carat::kernels

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/kv_pages.h"
 #include "kernels/scalar/linear.h"
@@ -28,10 +29,8 @@ inline KeyRange visible_keys(int64_t position, int64_t window) noexcept {
 // Consecutive keys inside one segment.
 template <class T>
 struct Segment {
-  const T* k = nullptr;            // key i at k + i * stride, [head_dim]
-  const T* v = nullptr;            // value i at v + i * stride, [head_dim]
-  const float* k_scale = nullptr;  // if set, key i is k_scale[i] times what k says
-  const float* v_scale = nullptr;  // the same for values
+  const T* k = nullptr;  // key i at k + i * stride, [head_dim]
+  const T* v = nullptr;  // value i at v + i * stride, [head_dim]
   int64_t stride = 0;
   int64_t first = 0;  // place of key 0 in its segment: position mod kKvPageTokens
   int64_t n = 0;      // 1 <= n, first + n <= kKvPageTokens
@@ -50,7 +49,6 @@ Partial<T> attend_segment(const T* q, const Segment<T>& s, int64_t head_dim, T* 
                           T* vector) noexcept {
   for (int64_t i = 0; i < s.n; ++i) {
     weights[i] = dot(q, s.k + i * s.stride, head_dim);
-    if (s.k_scale) weights[i] *= static_cast<T>(s.k_scale[i]);
   }
   T max = weights[0];
   for (int64_t i = 1; i < s.n; ++i) max = weights[i] > max ? weights[i] : max;
@@ -59,9 +57,8 @@ Partial<T> attend_segment(const T* q, const Segment<T>& s, int64_t head_dim, T* 
   for (int64_t i = 0; i < s.n; ++i) {
     weights[i] = exp_of(weights[i] - max);
     lane[(s.first + i) % kLanes] += weights[i];
-    const T w = s.v_scale ? weights[i] * static_cast<T>(s.v_scale[i]) : weights[i];
     const T* v = s.v + i * s.stride;
-    for (int64_t d = 0; d < head_dim; ++d) vector[d] = std::fma(w, v[d], vector[d]);
+    for (int64_t d = 0; d < head_dim; ++d) vector[d] = std::fma(weights[i], v[d], vector[d]);
   }
   return {max, add_lanes(lane)};
 }
@@ -122,6 +119,72 @@ void attention(const T* q, const int32_t* positions, int64_t n, const T* k, cons
       attention_row(q + at, k + kv, v + kv, stride, visible_keys(positions[t], window), head_dim,
                     scratch, out + at);
     }
+  }
+}
+
+// -- int8 pages ----------------------------------------------------------------------------------
+
+inline constexpr float kCodeMax = 16383.0f;
+
+// Rounds n numbers to 16 bits, x = code * scale: scale = max|x| / 16383, code = round half to even
+// of x * (1 / scale). All below 2^-100: scale 0; one not finite: scale NaN; codes 0 then.
+inline float round_codes(const float* x, int64_t n, int16_t* codes) noexcept {
+  float max = 0.0f;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    max = std::fabs(x[i]) > max ? std::fabs(x[i]) : max;
+    finite = finite && std::isfinite(x[i]);
+    codes[i] = 0;
+  }
+  if (!finite) return std::numeric_limits<float>::quiet_NaN();
+  if (max < kQuantizeZero) return 0.0f;
+  const float scale = max / kCodeMax;
+  const float inverse = 1.0f / scale;
+  for (int64_t i = 0; i < n; ++i) {
+    codes[i] = static_cast<int16_t>(std::nearbyint(x[i] * inverse));
+  }
+  return scale;
+}
+
+// A K/V head of an int8 page.
+struct CodeSegment {
+  const uint8_t* k = nullptr;
+  const uint8_t* v = nullptr;
+  const float* k_scale = nullptr;  // [kKvPageTokens]
+  const float* v_scale = nullptr;
+  int64_t begin = 0;  // places that are seen, [begin, end), not empty
+  int64_t end = 0;
+};
+
+// Weights of the places and p = weight * scale of the value, rounded to codes [kKvPageTokens], 0
+// where no key is seen. Integer sums stay below 2^31: 16383 * 127 * 1024.
+inline Partial<float> weigh_codes(const int16_t* q, float q_scale, const CodeSegment& s,
+                                  int64_t head_dim, int16_t* codes, float* code_scale) noexcept {
+  float weights[kKvPageTokens] = {};
+  float max = -std::numeric_limits<float>::infinity();
+  for (int64_t i = s.begin; i < s.end; ++i) {
+    int32_t sum = 0;
+    for (int64_t d = 0; d < head_dim; ++d) sum += q[d] * (s.k[k_code_at(d, i)] - 128);
+    weights[i] = static_cast<float>(sum) * (q_scale * s.k_scale[i]);
+    max = weights[i] > max ? weights[i] : max;
+  }
+  float lane[kLanes] = {};
+  for (int64_t i = s.begin; i < s.end; ++i) {
+    weights[i] = exp_of(weights[i] - max);
+    lane[i % kLanes] += weights[i];
+    weights[i] *= s.v_scale[i];
+  }
+  *code_scale = round_codes(weights, kKvPageTokens, codes);
+  return {max, add_lanes(lane)};
+}
+
+// vector = sum of codes * values [head_dim]. Sums stay below 2^31: 16383 * 127 * 64.
+inline void add_code_values(const int16_t* codes, float code_scale, const uint8_t* v,
+                            int64_t head_dim, float* vector) noexcept {
+  for (int64_t d = 0; d < head_dim; ++d) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < kKvPageTokens; ++i) sum += codes[i] * (v[v_code_at(d, i)] - 128);
+    vector[d] = static_cast<float>(sum) * code_scale;
   }
 }
 

@@ -62,16 +62,9 @@ CARAT_INLINE void score_keys(const float* q, int64_t n_q, const KeySegment& keys
   if (i < n_q) score_tile<1, kKeys>(q + i * head_dim, k, head_dim, score + i * kKvPageTokens);
 }
 
-// Turns the scores of a segment into weights, times the scales of the values; places that no key
-// has get weight 0.
+// Turns the scores of a segment into weights; places that no key has get weight 0.
 CARAT_INLINE void softmax_weights(const KeySegment& keys, float* score, float* max_out,
                                   float* sum_out) {
-  if (keys.k_scale) {
-    float* s = score + keys.first;
-    for_each_8(keys.n, [&](auto load, auto store) {
-      store(s, _mm256_mul_ps(load(s), load(keys.k_scale)));
-    });
-  }
   const int64_t last = keys.first + keys.n;
   const int64_t begin = keys.first / 8 * 8, end = (last + 7) / 8 * 8;
   for (int64_t i = begin; i < keys.first; ++i) score[i] = -__builtin_inff();
@@ -91,12 +84,6 @@ CARAT_INLINE void softmax_weights(const KeySegment& keys, float* score, float* m
   }
   *max_out = max;
   *sum_out = add_lanes(sum);
-  if (keys.v_scale) {
-    float* s = score + keys.first;
-    for_each_8(keys.n, [&](auto load, auto store) {
-      store(s, _mm256_mul_ps(load(s), load(keys.v_scale)));
-    });
-  }
 }
 
 // Values that stay in the first-level cache while all queries use them.

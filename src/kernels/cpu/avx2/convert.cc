@@ -91,15 +91,6 @@ void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept {
   });
 }
 
-void from_i8(const int8_t* codes, int64_t n, float* y) noexcept {
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m128i c = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i));
-    _mm256_storeu_ps(y + i, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(c)));
-  }
-  for (; i < n; ++i) y[i] = codes[i];
-}
-
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   int64_t i = 0;
   for_each_8(n, [&](auto load, auto) {

@@ -30,10 +30,13 @@ const KernelTable kKernels = {
     .attend = attend,
     .join = join,
     .finish = finish,
+    .round_rows = round_rows,
+    .weigh_codes = weigh_codes,
+    .join_weights = join_weights,
+    .join_values = join_values,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .to_i8 = to_i8,
-    .from_i8 = from_i8,
 };
 
 }  // namespace carat::kernels::avx2

@@ -43,9 +43,17 @@ void attend(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_di
 void join(float* total_max, float* total_sum, float* total_vectors, const float* max,
           const float* sum, const float* vectors, int64_t n_q, int64_t head_dim) noexcept;
 void finish(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noexcept;
+void round_rows(const float* rows, int64_t n, int64_t cols, const CodeRows& out) noexcept;
+void weigh_codes(const CodeRows& q, int64_t n_q, const CodePage& page, const Places* seen,
+                 int64_t head_dim, const uint8_t* next, const CodeRows& p, float* max,
+                 float* sum) noexcept;
+void join_weights(float* total_max, float* total_sum, const float* max, const float* sum, int64_t n,
+                  float* keep, float* take) noexcept;
+void join_values(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims,
+                 const uint8_t* next, const float* keep, const float* take, float* totals,
+                 int64_t stride) noexcept;
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
 void from_f16(const uint16_t* x, int64_t n, float* y) noexcept;
 void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept;
-void from_i8(const int8_t* codes, int64_t n, float* y) noexcept;
 
 }  // namespace carat::kernels::avx2

@@ -1,7 +1,9 @@
 #include "kernels/cpu/generic/table.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/checked.h"
 #include "base/half.h"
 #include "kernels/scalar/activation.h"
 #include "kernels/scalar/attention.h"
@@ -58,8 +60,6 @@ void attend(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_di
             float* max, float* sum, float* vectors) noexcept {
   const scalar::Segment<float> segment{.k = keys.k,
                                        .v = keys.v,
-                                       .k_scale = keys.k_scale,
-                                       .v_scale = keys.v_scale,
                                        .stride = head_dim,
                                        .first = keys.first,
                                        .n = keys.n};
@@ -87,6 +87,57 @@ void finish(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noe
   for (int64_t i = 0; i < n_q * head_dim; ++i) vectors[i] = vectors[i] / sum[i / head_dim];
 }
 
+void round_rows(const float* rows, int64_t n, int64_t cols, const CodeRows& out) noexcept {
+  for (int64_t i = 0; i < n; ++i) {
+    int16_t* codes = out.codes + i * out.stride;
+    out.scales[i] = scalar::round_codes(rows + i * cols, cols, codes);
+    std::fill(codes + cols, codes + round_up(cols, 16), int16_t{0});
+    int32_t sum = 0;
+    for (int64_t j = 0; j < cols; ++j) sum += codes[j];
+    out.sums[i] = 128 * sum;
+  }
+}
+
+void weigh_codes(const CodeRows& q, int64_t n_q, const CodePage& page, const Places* seen,
+                 int64_t head_dim, const uint8_t*, const CodeRows& p, float* max,
+                 float* sum) noexcept {
+  for (int64_t i = 0; i < n_q; ++i) {
+    const scalar::CodeSegment segment{page.k,         page.v,        page.k_scale,
+                                      page.v_scale,   seen[i].begin, seen[i].end};
+    const scalar::Partial<float> partial =
+        scalar::weigh_codes(q.codes + i * q.stride, q.scales[i], segment, head_dim,
+                            p.codes + i * p.stride, p.scales + i);
+    max[i] = partial.max;
+    sum[i] = partial.sum;
+  }
+}
+
+void join_weights(float* total_max, float* total_sum, const float* max, const float* sum, int64_t n,
+                  float* keep, float* take) noexcept {
+  for (int64_t i = 0; i < n; ++i) {
+    const float most = max[i] > total_max[i] ? max[i] : total_max[i];
+    keep[i] = scalar::exp_of(total_max[i] - most);
+    take[i] = scalar::exp_of(max[i] - most);
+    total_max[i] = most;
+    total_sum[i] = std::fma(sum[i], take[i], total_sum[i] * keep[i]);
+  }
+}
+
+void join_values(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims, const uint8_t*,
+                 const float* keep, const float* take, float* totals, int64_t stride) noexcept {
+  float vector[16];
+  for (int64_t d = 0; d < n_dims; d += 16) {
+    const int64_t n = std::min<int64_t>(16, n_dims - d);
+    for (int64_t i = 0; i < n_q; ++i) {
+      scalar::add_code_values(p.codes + i * p.stride, p.scales[i], v + v_code_at(d, 0), n, vector);
+      float* total = totals + i * stride + d;
+      for (int64_t j = 0; j < n; ++j) {
+        total[j] = std::fma(vector[j], take[i], total[j] * keep[i]);
+      }
+    }
+  }
+}
+
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   for (int64_t i = 0; i < n; ++i) y[i] = carat::to_f16(x[i]).bits;
 }
@@ -97,10 +148,6 @@ void from_f16(const uint16_t* x, int64_t n, float* y) noexcept {
 
 void to_i8(const float* x, int64_t n, int8_t* codes, float* scale_out) noexcept {
   *scale_out = quantize(x, n, codes);
-}
-
-void from_i8(const int8_t* codes, int64_t n, float* y) noexcept {
-  for (int64_t i = 0; i < n; ++i) y[i] = codes[i];
 }
 
 }  // namespace
@@ -127,10 +174,13 @@ const KernelTable kTable = {
     .attend = attend,
     .join = join,
     .finish = finish,
+    .round_rows = round_rows,
+    .weigh_codes = weigh_codes,
+    .join_weights = join_weights,
+    .join_values = join_values,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .to_i8 = to_i8,
-    .from_i8 = from_i8,
 };
 
 }  // namespace carat::kernels::generic
