@@ -24,6 +24,12 @@ function(carat_layer name)
       set_source_files_properties(${avx512} PROPERTIES COMPILE_OPTIONS
         "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx512vnni;-mavx2;-mfma;-mf16c;-mbmi2;-mprefer-vector-width=512;-O3;-Wno-maybe-uninitialized")
     endif()
+    set(avxvnni ${sources})
+    list(FILTER avxvnni INCLUDE REGEX "/avxvnni/")
+    if(avxvnni AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+      set_source_files_properties(${avxvnni} PROPERTIES COMPILE_OPTIONS
+        "-mavx2;-mfma;-mf16c;-mbmi2;-mavxvnni;-O3")
+    endif()
     # The tile kernels fix the order of their vector operations so that registers suffice; these two
     # passes of gcc would move them.
     set(tiles ${sources})

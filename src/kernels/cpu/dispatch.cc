@@ -4,39 +4,55 @@
 
 #include "base/error.h"
 #include "kernels/cpu/avx2/table.h"
+#include "kernels/cpu/avx512/table.h"
+#include "kernels/cpu/avxvnni/table.h"
 #include "kernels/cpu/generic/table.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace carat::kernels {
 namespace {
 
 struct Isa {
-  const KernelTable* table;  // null where the compiler cannot build it
   bool (*supported)();
+  const KernelTable* (*table)();
 };
 
-bool always() { return true; }
-
-// F16C is not asked for: clang 14 does not know its name here, and every processor with AVX2 has it.
-bool has_avx2() {
 #if defined(__x86_64__)
+// F16C is not asked for: clang 14 does not know its name here, and every processor with AVX2 has
+// it.
+bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("bmi2");
-#else
-  return false;
-#endif
 }
+bool has_avx512vnni() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+// Not every compiler knows its name: bit 4 of eax of leaf 7, sub-leaf 1.
+bool has_avxvnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
 
 // Best first.
 constexpr Isa kIsas[] = {
-    {avx2::kTable, has_avx2},
-
-    {&generic::kTable, always},
+#if defined(__x86_64__)
+    {has_avx512vnni, avx512::table},
+    {has_avxvnni, avxvnni::table},
+    {has_avx2, [] { return avx2::kTable; }},
+#endif
+    {[] { return true; }, [] { return &generic::kTable; }},
 };
 
 std::vector<const KernelTable*> find_supported() {
   std::vector<const KernelTable*> found;
   for (const Isa& isa : kIsas) {
-    if (isa.table && isa.supported()) found.push_back(isa.table);
+    if (isa.supported()) found.push_back(isa.table());
   }
   return found;
 }

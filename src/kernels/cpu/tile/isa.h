@@ -45,7 +45,8 @@
 //   HalfDot<kMax, kOffset>: begin(token); scale0 S0 + scale1 S1, S0 the sum of columns 0..15 with
 //   kOffset
 //       times the sum of the activation codes taken off, as exact floats (below 2^24).
-//       add<k>(codes, x, scales), then Floats sum(scales).
+//       add<k>(codes, x, scales), then Floats sum(scales). k of either half ascends, the two mixed
+//       in any way.
 //   Panel<kMax>: how codes and activations lie where many tokens use them: PlainPanel below, or a
 //       form that the Isa multiplies faster. Its Dot and Long are Dot and LongDot of its codes.
 //   LongDot<kMax>: sums over any number of sets, x may be -128: begin(Ints), add<k>(codes, x) with

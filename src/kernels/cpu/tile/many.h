@@ -77,7 +77,9 @@ CARAT_INLINE void multiply_panels(const PanelSet<Isa, F>* panel, const Group<Isa
     unroll<T>([&](auto t) CARAT_LAMBDA {
       unroll<P>([&](auto p) CARAT_LAMBDA { sum[p][t].begin(group->token(t)); });
     });
-    unroll<8>([&](auto k) CARAT_LAMBDA {
+    unroll<8>([&](auto i8) CARAT_LAMBDA {
+      // One half after the other where each has its own sum.
+      constexpr int k = has_halves(Format<F>::form()) ? i8 % 4 * 2 + i8 / 4 : i8;
       typename PanelOf<Isa, F>::Codes c[P];
       unroll<P>([&](auto p) CARAT_LAMBDA { c[p] = panel[p * kPanelSets].codes[k]; });
       unroll<T>([&](auto t) CARAT_LAMBDA {

@@ -1,0 +1,19 @@
+// Products with tiles of the formats with one scale per row.
+#if defined(__x86_64__)
+
+#include "kernels/cpu/avx512/isa.h"
+#include "kernels/cpu/avx512/table.h"
+#include "kernels/cpu/tile/linear.h"
+
+namespace carat::kernels::avx512 {
+
+CARAT_TILE_LINEAR(Avx512, kC2)
+CARAT_TILE_LINEAR(Avx512, kC4)
+CARAT_TILE_LINEAR(Avx512, kC8)
+CARAT_TILE_STATIC(Avx512, kC2)
+CARAT_TILE_STATIC(Avx512, kC4)
+CARAT_TILE_STATIC(Avx512, kC8)
+
+}  // namespace carat::kernels::avx512
+
+#endif
