@@ -141,9 +141,9 @@ class AuditCommand final : public Command {
     const auto& table = kernels::choose_kernels(environment.isa);
     ThreadPool pool(resolve_threads(threads_));
 
-    const model::Model reference_model = open_model(reference_);
+    const model::Model reference_model = open_model(reference_, pool);
     std::vector<model::Model> models;
-    for (const std::string& path : candidates_) models.push_back(open_model(path));
+    for (const std::string& path : candidates_) models.push_back(open_model(path, pool));
     const text::Tokenizer& tokenizer = require_tokenizer(reference_model);
     check_tokens(tokenizer, reference_model);
     const std::vector<int32_t> tokens = tokenizer.encode(read_text_file(text_, kMaxTextBytes));

@@ -98,6 +98,7 @@ class BenchCommand final : public Command {
              .help = "tokens a forward pass while reading",
              .lowest = 1,
              .highest = 65536},
+            no_pack_option(&no_pack_),
             kv_option(&kv_),
             threads_option(&threads_),
             json_option(&json_)};
@@ -106,8 +107,9 @@ class BenchCommand final : public Command {
   int run(const Environment& environment) override {
     if (prefill_ == 0 && decode_ == 0) throw UsageError("-p 0 -n 0 leaves nothing to measure");
     stop_ = environment.stop;
-    const model::Model model = open_model(model_);
     ThreadPool pool(resolve_threads(threads_));
+    const model::Model model = open_model(model_, pool, !no_pack_);
+    print_notes(model);
     const kernels::KernelTable& table = kernels::choose_kernels(environment.isa);
     kernels::CpuOps ops(pool, table);
     engine::SessionOptions session_options;
@@ -244,7 +246,7 @@ class BenchCommand final : public Command {
   bool all_logits_ = false;
   std::string kv_ = "int8";
   int64_t threads_ = 0;
-  bool json_ = false;
+  bool no_pack_ = false, json_ = false;
   const std::atomic<bool>* stop_ = nullptr;
 };
 

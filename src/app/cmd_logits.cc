@@ -56,8 +56,9 @@ class LogitsCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
-    const model::Model model = open_model(model_);
-    for (const std::string& note : model.notes) fmt::print(stderr, "note: {}\n", note);
+    ThreadPool pool(resolve_threads(threads_));
+    const model::Model model = open_model(model_, pool);
+    print_notes(model);
     const int64_t vocab = model.config().vocab_size;
     for (const int32_t token : tokens_) {
       if (token < 0 || token >= vocab) {
@@ -72,7 +73,6 @@ class LogitsCommand final : public Command {
     if (model_ && same_file(out_, *model_)) {
       throw Error({"the output is the model itself", out_, "--out", "another file", {}, {}});
     }
-    ThreadPool pool(resolve_threads(threads_));
     const auto n = static_cast<int64_t>(tokens_.size());
     audit::ModelLogits source(model, kv_type(kv_), n, pool,
                               kernels::choose_kernels(environment.isa));

@@ -110,12 +110,14 @@ class RunCommand final : public Command {
          .target = &kv_memory_,
          .help = "most memory for keys and values: 512MB, 2GB",
          .default_text = "what is free"},
+        no_pack_option(&no_pack_),
         threads_option(&threads_),
         verbose_option(&verbose_),
         json_option(&json_)};
   }
 
   int run(const Environment& environment) override {
+    if (kv_memory_) kv_bytes_ = parse_bytes(*kv_memory_, "--kv-memory");
     const bool interactive = !prompt_ && stdin_is_terminal();
     if (interactive && json_) throw UsageError("--json needs a prompt");
     if (!prompt_ && !interactive) prompt_ = piped_prompt();
@@ -123,15 +125,15 @@ class RunCommand final : public Command {
     io::Checkpoint checkpoint = open_model_checkpoint(model_);
     // The built-in model knows the markers of turns but was never taught to answer.
     const bool has_template = model_ && !convert::read_side_files(checkpoint).chat_template.empty();
-    model::Model model = model::load_model(std::move(checkpoint));
+    ThreadPool pool(resolve_threads(threads_));
+    model::Model model = load_to_compute(std::move(checkpoint), pool, !no_pack_);
     model.path = display_name(model_);
     const text::Tokenizer& tokenizer = require_tokenizer(model);
     const bool chat = !raw_ && has_template && tokenizer.vocab().special.has_turns();
-    for (const std::string& note : model.notes) fmt::print(stderr, "note: {}\n", note);
+    print_notes(model);
 
-    ThreadPool pool(resolve_threads(threads_));
     kernels::CpuOps ops(pool, kernels::choose_kernels(environment.isa));
-    engine::Session session(model, ops, session_options());
+    engine::Session session(model, ops, session_options(model));
     Answerer answerer{.session = session,
                       .tokenizer = tokenizer,
                       .sampling = sampling(model),
@@ -162,13 +164,13 @@ class RunCommand final : public Command {
     return text;
   }
 
-  engine::SessionOptions session_options() const {
+  engine::SessionOptions session_options(const model::Model& model) const {
     engine::SessionOptions options;
     options.kv = kv_type(kv_);
     options.context = context_.value_or(0);
-    // A tenth stays for everything else.
-    options.kv_budget = kv_memory_ ? std::max<int64_t>(1, parse_bytes(*kv_memory_, "--kv-memory"))
-                                   : std::max<int64_t>(1, available_memory() / 10 * 9);
+    // Mapped weights are yet to become resident; of the rest a tenth stays for everything else.
+    const int64_t available = available_memory() - model::mapped_bytes(model.weights);
+    options.kv_budget = std::max<int64_t>(1, kv_memory_ ? kv_bytes_ : available / 10 * 9);
     return options;
   }
 
@@ -224,7 +226,8 @@ class RunCommand final : public Command {
   std::optional<double> temperature_, top_p_, min_p_, repeat_penalty_;
   std::string system_;
   std::string kv_ = "int8";
-  bool think_ = false, raw_ = false, verbose_ = false, json_ = false;
+  int64_t kv_bytes_ = 0;
+  bool think_ = false, raw_ = false, no_pack_ = false, verbose_ = false, json_ = false;
   int64_t threads_ = 0;
 };
 

@@ -22,6 +22,14 @@ Option verbose_option(bool* target) {
   return {.names = "-v,--verbose", .target = target, .help = "notes on stderr"};
 }
 
+Option no_pack_option(bool* target) {
+  return {.names = "--no-pack",
+          .target = target,
+          .help =
+              "leaves quantized weights in the file's pages instead of copying them, rearranged, "
+              "into memory: less memory where several programs share the file, slower"};
+}
+
 Option kv_option(std::string* target) {
   return {.names = "--kv",
           .value = "TYPE",

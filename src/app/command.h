@@ -47,6 +47,8 @@ Option json_option(bool* target);
 Option threads_option(int64_t* target);
 Option verbose_option(bool* target);
 
+Option no_pack_option(bool* target);
+
 // --kv, one of f32, f16, int8; the default is what `target` holds.
 Option kv_option(std::string* target);
 kernels::KvType kv_type(const std::string& name);

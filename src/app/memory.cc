@@ -8,8 +8,9 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <vector>
 
-#include "base/error.h"
+#include "app/options.h"
 
 namespace carat::app {
 namespace {
@@ -35,21 +36,88 @@ std::optional<int64_t> kilobytes_in(const char* path, const char* key) {
   return std::nullopt;
 }
 
-std::optional<int64_t> number_in(const char* path) {
-  const File file(std::fopen(path, "r"));
-  long long value = 0;
-  if (!file || std::fscanf(file.get(), "%lld", &value) != 1) return std::nullopt;
+// A small file as text; empty if there is none.
+std::string text_of(const std::string& path) {
+  const File file(std::fopen(path.c_str(), "r"));
+  std::string text;
+  if (!file) return text;
+  std::array<char, 4096> part;
+  while (const size_t n = std::fread(part.data(), 1, part.size(), file.get())) {
+    text.append(part.data(), n);
+  }
+  return text;
+}
+
+// The number that `text` begins with, or the one after "key " at the beginning of one of its lines.
+std::optional<int64_t> number_in(std::string_view text, std::string_view key = {}) {
+  if (!key.empty()) {
+    size_t at = 0;
+    while (!text.substr(at).starts_with(key) || text.substr(at + key.size(), 1) != " ") {
+      at = text.find('\n', at);
+      if (at == std::string_view::npos) return std::nullopt;
+      ++at;
+    }
+    text.remove_prefix(at + key.size() + 1);
+  }
+  int64_t value = 0;
+  const auto [stop, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (code != std::errc() || value < 0) return std::nullopt;
   return value;
+}
+
+// Folders of the memory control groups that this process may be in, versions 2 and 1: the root of
+// a container, and the group's own path outside of one.
+struct Group {
+  std::string folder;
+  const char *limit, *current;
+};
+std::vector<Group> memory_groups() {
+  std::vector<Group> groups;
+  const auto add = [&](const std::string& path) {
+    groups.push_back({"/sys/fs/cgroup" + path, "/memory.max", "/memory.current"});
+    groups.push_back(
+        {"/sys/fs/cgroup/memory" + path, "/memory.limit_in_bytes", "/memory.usage_in_bytes"});
+  };
+  add("");
+  // Lines "number:controllers:path".
+  std::string_view lines;
+  const std::string text = text_of("/proc/self/cgroup");
+  for (lines = text; !lines.empty();) {
+    const std::string_view line = lines.substr(0, lines.find('\n'));
+    lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+    const size_t first = line.find(':');
+    const size_t second = first == line.npos ? first : line.find(':', first + 1);
+    if (second == line.npos) continue;
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    const std::string_view path = line.substr(second + 1);
+    if ((controllers.empty() || controllers == "memory") && path.size() > 1) add(std::string(path));
+  }
+  return groups;
 }
 
 }  // namespace
 
+std::optional<int64_t> group_memory(const std::string& limit, const std::string& current,
+                                    const std::string& stat) {
+  const auto most = number_in(limit), used = number_in(current);
+  if (!most || !used) return std::nullopt;
+  int64_t files = 0;
+  for (const char* list : {"active_file", "inactive_file"}) {
+    // Version 1 counts the group's children only under these names.
+    const auto total = number_in(stat, std::string("total_") + list);
+    files += total ? *total : number_in(stat, list).value_or(0);
+  }
+  return std::max<int64_t>(0, *most - std::max<int64_t>(0, *used - files));
+}
+
 int64_t available_memory() {
   int64_t bytes = kilobytes_in("/proc/meminfo", "MemAvailable")
                       .value_or(std::numeric_limits<int64_t>::max() / 2);
-  const auto limit = number_in("/sys/fs/cgroup/memory.max");
-  const auto used = number_in("/sys/fs/cgroup/memory.current");
-  if (limit && used) bytes = std::min(bytes, std::max<int64_t>(0, *limit - *used));
+  for (const Group& g : memory_groups()) {
+    const auto left = group_memory(text_of(g.folder + g.limit), text_of(g.folder + g.current),
+                                   text_of(g.folder + "/memory.stat"));
+    if (left) bytes = std::min(bytes, *left);
+  }
   return bytes;
 }
 
@@ -57,7 +125,7 @@ int64_t peak_resident_bytes() { return kilobytes_in("/proc/self/status", "VmHWM"
 
 int64_t parse_bytes(const std::string& text, const std::string& option) {
   const auto fail = [&] {
-    return Error({"not a size", {}, option, "a number with kB, MB or GB", text, {}});
+    return UsageError(option + " takes a number with kB, MB or GB, not '" + text + "'");
   };
   double value = 0;
   const char* const end = text.data() + text.size();

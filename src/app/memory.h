@@ -2,18 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace carat::app {
 
-// Bytes that can be allocated without pushing others out (and within the container's limit); a
-// very large number where the system does not say.
+// Bytes that can be allocated without pushing others out, and within the container's limit; pages
+// of files that the system keeps as a cache count as available. A very large number where the
+// system does not say.
 [[nodiscard]] int64_t available_memory();
+
+// What a control group still allows: its limit less what is used, where pages of files do not count
+// as used. `current` and `stat` as the group's files have them; nothing without a limit.
+[[nodiscard]] std::optional<int64_t> group_memory(const std::string& limit,
+                                                  const std::string& current,
+                                                  const std::string& stat);
 
 // This process's maximum resident set in bytes, mapped pages included; 0 if unknown.
 [[nodiscard]] int64_t peak_resident_bytes();
 
-// "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9. Throws Error naming
+// "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9. Throws UsageError naming
 // `option`.
 [[nodiscard]] int64_t parse_bytes(const std::string& text, const std::string& option);
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "app/options.h"
 #include "app/traffic.h"
 #include "base/error.h"
 #include "model/testing/random_model.h"
@@ -15,8 +16,21 @@ TEST(ParseBytes, KnowsUnits) {
   EXPECT_EQ(parse_bytes("2.5GB", "--x"), 2500000000);
   EXPECT_EQ(parse_bytes("512 MB", "--x"), 512000000);
   for (const char* bad : {"", "MB", "-1", "1TB", "nan", "1e30GB", "5 apples"}) {
-    EXPECT_THROW((void)parse_bytes(bad, "--x"), Error) << bad;
+    EXPECT_THROW((void)parse_bytes(bad, "--x"), UsageError) << bad;
   }
+}
+
+TEST(Memory, OfAGroupDoesNotCountPagesOfFiles) {
+  EXPECT_EQ(group_memory("max\n", "500\n", ""), std::nullopt);
+  EXPECT_EQ(group_memory("", "", ""), std::nullopt);
+  EXPECT_EQ(group_memory("1000\n", "600\n", "anon 200\nfile 400\n"), 400);
+  EXPECT_EQ(group_memory("1000\n", "600\n", "anon 200\ninactive_file 250\nactive_file 50\n"), 700);
+  EXPECT_EQ(group_memory("1000\n", "600\n",
+                         "inactive_file 1\nactive_file 1\ntotal_inactive_file 250\n"
+                         "total_active_file 50\n"),
+            700);
+  EXPECT_EQ(group_memory("1000\n", "2000\n", ""), 0);
+  EXPECT_EQ(group_memory("1000\n", "100\n", "inactive_file 500\n"), 1000);
 }
 
 TEST(Memory, IsMeasured) {

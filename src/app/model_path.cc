@@ -1,13 +1,17 @@
 #include "app/model_path.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
+#include "app/memory.h"
 #include "app/nano.h"
+#include "app/progress.h"
 #include "base/error.h"
 
 namespace carat::app {
@@ -77,10 +81,27 @@ io::Checkpoint open_model_checkpoint(const ModelName& model) {
   return io::open_checkpoint(*model);
 }
 
-model::Model open_model(const ModelName& model) {
-  model::Model loaded = model::load_model(open_model_checkpoint(model));
+model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack) {
+  Progress progress("MB of weights");
+  model::LoadOptions options;
+  options.pack = pack;
+  options.packing.pool = &pool;
+  // A tenth stays for keys, values and everything else.
+  options.packing.memory_limit = available_memory() / 10 * 9;
+  options.packing.progress = [&](int64_t done, int64_t total) {
+    progress.update(done / 1'000'000, total / 1'000'000);
+  };
+  return model::load_model(std::move(checkpoint), options);
+}
+
+model::Model open_model(const ModelName& model, ThreadPool& pool, bool pack) {
+  model::Model loaded = load_to_compute(open_model_checkpoint(model), pool, pack);
   loaded.path = display_name(model);
   return loaded;
+}
+
+void print_notes(const model::Model& model) {
+  for (const std::string& note : model.notes) fmt::print(stderr, "note: {}\n", note);
 }
 
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const ModelName& model) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "base/thread_pool.h"
 #include "io/checkpoint.h"
 #include "model/load.h"
 #include "text/tokenizer.h"
@@ -16,7 +17,14 @@ using ModelName = std::optional<std::string>;
 
 // Opens what `model` names. Throws Error.
 io::Checkpoint open_model_checkpoint(const ModelName& model);
-model::Model open_model(const ModelName& model);
+
+// Loads a model to compute with: its matrices are packed by the threads of `pool`, with a line of
+// progress, unless `pack` is false or memory is too short, which a note of the model says.
+model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack = true);
+model::Model open_model(const ModelName& model, ThreadPool& pool, bool pack = true);
+
+// The model's notes on standard error.
+void print_notes(const model::Model& model);
 
 // The tokenizer of a checkpoint, or of a tokenizer.json. Throws Error if there is none.
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const ModelName& model);

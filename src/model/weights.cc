@@ -24,6 +24,15 @@ void Weights::index() {
   rope_global_ = make_rope(config, true);
 }
 
+int64_t mapped_bytes(const Weights& weights) {
+  int64_t bytes = 0;
+  for (const kernels::Weight& w : weights.all) {
+    const bool mapped = w.data && w.layout == kernels::Layout::kRows && w.rows > 1;
+    if (mapped) bytes += w.count * w.matrix_size();
+  }
+  return bytes;
+}
+
 kernels::Rope make_rope(const Config& config, bool is_global) {
   kernels::Rope rope;
   rope.head_dim = is_global ? config.head_dim_global : config.head_dim_local;

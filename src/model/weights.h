@@ -34,6 +34,9 @@ struct Weights {
   kernels::Rope rope_local_, rope_global_;
 };
 
+// Bytes of matrices that are read from a file's mapping, all of which may become resident.
+int64_t mapped_bytes(const Weights& weights);
+
 // Inverse frequencies of one kind of layer: theta^(-2 i / head_dim) for pair i, computed in double
 // and rounded to float; 0 for the pairs of a global head that do not turn.
 kernels::Rope make_rope(const Config& config, bool is_global);

@@ -94,14 +94,6 @@ void CpuOps::multiply(const Weight& w, int64_t matrix, RowSpan rows, const Opera
     return kernel({first, tile_size, rows.size(), w.cols}, x.quantized, y);
   }
   const int64_t row_size = w.row_size();
-  const QuantizedLinear in_rows = w.dtype == DType::kQ4_0   ? table_.linear_q4_0
-                                  : w.dtype == DType::kQ8_0 ? table_.linear_q8_0
-                                  : w.dtype == DType::kQ6_K ? table_.linear_q6_k
-                                                            : nullptr;
-  if (in_rows) {
-    const std::byte* first = data + rows.begin * row_size;
-    return in_rows({first, row_size, rows.size(), w.cols}, x.quantized, y);
-  }
   auto* tiles = reinterpret_cast<std::byte*>(scratch(thread));
   for (int64_t begin = rows.begin; begin < rows.end; begin += kPackedTiles * kTileRows) {
     const int64_t n = std::min(kPackedTiles * kTileRows, rows.end - begin);
