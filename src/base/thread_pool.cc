@@ -1,11 +1,8 @@
 #include "base/thread_pool.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <cstdio>
+#include <chrono>
 #include <exception>
 #include <mutex>
 #include <optional>
@@ -15,34 +12,66 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/processors.h"
 
 namespace carat {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+// Spinning this long before parking covers the gap between two ops of one decode step; longer would
+// take the processor from whoever else needs it.
+constexpr std::chrono::microseconds kSpin{40};
+constexpr int kSpinsBetweenClocks = 16;
+
 void cpu_relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
 #endif
 }
 
-// Spinning this long before parking covers the gap between two ops of one decode step.
-constexpr int kSpins = 4000;
+// Waits until done() for a short while; whether it came true.
+template <class F>
+bool spin_until(F&& done) {
+  if (done()) return true;
+  const Clock::time_point end = Clock::now() + kSpin;
+  do {
+    for (int i = 0; i < kSpinsBetweenClocks; ++i) {
+      cpu_relax();
+      if (done()) return true;
+    }
+  } while (Clock::now() < end);
+  return false;
+}
+
+// State of the loop: its number, whether threads may still enter it, how many are inside.
+constexpr uint64_t kInside = (uint64_t{1} << 31) - 1;
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kLoop = uint64_t{1} << 32;
 
 }  // namespace
 
+// A loop is opened by its caller; threads that are awake enter it and fetch pieces. When no piece
+// is left the caller closes it and waits for those inside. A thread that the system did not run in
+// time misses the loop, and nobody waits for it.
 struct ThreadPool::State {
-  std::mutex mutex;
-  std::condition_variable wake;
-  std::atomic<uint64_t> generation{0};
-  std::atomic<int> sleeping{0};
-  std::atomic<int> running{0};
+  std::atomic<uint64_t> state{0};
   std::atomic<bool> stop{false};
 
-  // The loop in progress.
+  // Parked threads sleep on `bell`, the caller of a loop on `left`.
+  std::atomic<uint32_t> bell{0};
+  std::atomic<int> parked{0};
+  std::atomic<uint32_t> left{0};
+  std::atomic<bool> caller_parked{false};
+
+  // The loop in progress: written while nobody is inside.
   std::optional<RangeFunction> function;
   int64_t n = 0;
   int64_t grain = 1;
   std::atomic<int64_t> next{0};
+  std::mutex error_mutex;
   std::exception_ptr error;
   std::vector<std::thread> threads;
 
@@ -54,42 +83,73 @@ struct ThreadPool::State {
         (*function)(begin, std::min(n, begin + grain), thread);
       }
     } catch (...) {
-      std::lock_guard lock(mutex);
+      std::lock_guard lock(error_mutex);
       if (!error) error = std::current_exception();
       next.store(n, std::memory_order_relaxed);
     }
   }
 
+  void ring() {
+    bell.fetch_add(1);
+    if (parked.load() > 0) bell.notify_all();
+  }
+
   void end() {
-    {
-      std::lock_guard lock(mutex);
-      stop.store(true);
-      generation.fetch_add(1);
-    }
-    wake.notify_all();
+    stop.store(true);
+    ring();
     for (std::thread& t : threads) t.join();
+  }
+
+  // Whether this thread is now inside a loop that it has not been in; `seen` is then that loop.
+  bool enter(uint64_t& seen) {
+    uint64_t now = state.load(std::memory_order_acquire);
+    while ((now & kOpen) && now / kLoop != seen) {
+      if (state.compare_exchange_weak(now, now + 1, std::memory_order_acquire)) {
+        seen = now / kLoop;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void leave() {
+    state.fetch_sub(1);
+    if (caller_parked.load()) {
+      left.fetch_add(1);
+      left.notify_one();
+    }
+  }
+
+  void park(uint64_t& seen, bool& entered) {
+    const uint32_t heard = bell.load();
+    parked.fetch_add(1);
+    // Only a loop opened before the bell was read can be missed by the wait.
+    entered = enter(seen);
+    if (!entered && !stop.load()) bell.wait(heard);
+    parked.fetch_sub(1);
   }
 
   void thread_main(int thread) {
     uint64_t seen = 0;
-    for (;;) {
-      uint64_t now = generation.load(std::memory_order_acquire);
-      for (int i = 0; now == seen && i < kSpins; ++i) {
-        cpu_relax();
-        now = generation.load(std::memory_order_acquire);
-      }
-      if (now == seen) {
-        std::unique_lock lock(mutex);
-        sleeping.fetch_add(1);
-        wake.wait(lock, [&] { return generation.load() != seen; });
-        sleeping.fetch_sub(1);
-        now = generation.load();
-      }
-      seen = now;
-      if (stop.load()) return;
+    while (!stop.load()) {
+      bool entered = false;
+      if (!spin_until([&] { return (entered = enter(seen)) || stop.load(); })) park(seen, entered);
+      if (!entered) continue;
       work(thread);
-      running.fetch_sub(1, std::memory_order_acq_rel);
+      leave();
     }
+  }
+
+  void wait_for_others() {
+    const auto alone = [&] { return (state.load() & kInside) == 0; };
+    if (spin_until(alone)) return;
+    caller_parked.store(true);
+    for (;;) {
+      const uint32_t before = left.load();
+      if (alone()) break;
+      left.wait(before);
+    }
+    caller_parked.store(false);
   }
 };
 
@@ -122,43 +182,15 @@ void ThreadPool::run(int64_t n, int64_t grain, RangeFunction f) {
   s.grain = std::max<int64_t>(1, grain);
   s.error = nullptr;
   s.next.store(0, std::memory_order_relaxed);
-  s.running.store(n_threads_ - 1, std::memory_order_relaxed);
-  s.generation.fetch_add(1);
-  if (s.sleeping.load() > 0) {
-    std::lock_guard lock(s.mutex);
-    s.wake.notify_all();
-  }
+  const uint64_t loop = s.state.load() / kLoop + 1;
+  s.state.store(loop * kLoop | kOpen);
+  s.ring();
   s.work(0);
-  for (int i = 0; s.running.load(std::memory_order_acquire) != 0; ++i) {
-    if (i < kSpins) {
-      cpu_relax();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  s.state.fetch_and(~kOpen);
+  s.wait_for_others();
   if (s.error) std::rethrow_exception(s.error);
 }
 
-namespace {
-
-// Processors that the container's CPU quota allows (cgroup v2), or a large number without one.
-int quota_processors() {
-  std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r");
-  if (!f) return 1 << 20;
-  long long quota = 0, period = 0;
-  const int n = std::fscanf(f, "%lld %lld", &quota, &period);
-  std::fclose(f);
-  if (n != 2 || quota <= 0 || period <= 0) return 1 << 20;
-  return static_cast<int>(std::max<long long>(1, (quota + period - 1) / period));
-}
-
-}  // namespace
-
-int ThreadPool::available_processors() {
-  int n = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
-  return std::max(1, std::min(n, quota_processors()));
-}
+int ThreadPool::available_processors() { return usable_processors(); }
 
 }  // namespace carat

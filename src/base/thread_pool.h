@@ -1,5 +1,9 @@
 // A fixed set of threads that run one parallel loop at a time.
 //
+// Between loops they look out for the next one for some tens of microseconds and then sleep. The
+// caller works too, and waits only for threads that took part: where other programs keep a
+// processor busy, a loop is not slower than on the caller's thread alone.
+//
 // Results must not depend on the number of threads: a loop body may only depend on its index, and
 // sums across indices are made by the caller in index order.
 #pragma once
@@ -46,7 +50,7 @@ class ThreadPool {
     run(n, grain, RangeFunction(f));
   }
 
-  // Number of processors this process may use (affinity and container limits), at least 1.
+  // Number of processor cores this process may use (see processors.h), at least 1.
   static int available_processors();
 
  private:
