@@ -66,8 +66,8 @@ struct LinearOutput {
 struct KeySegment {
   const float* k = nullptr;  // [n, head_dim]
   const float* v = nullptr;  // [n, head_dim]
-  int64_t first = 0;  // place of key 0 in its segment
-  int64_t n = 0;      // >= 1
+  int64_t first = 0;         // place of key 0 in its segment
+  int64_t n = 0;             // >= 1
 };
 
 // Rows of numbers rounded to 16 bits for products with int8 pages: x = code * scale.
@@ -96,8 +96,6 @@ using TileLinear = void (*)(const TileRows& w, const QuantizedRows& x,
                             const LinearOutput& y) noexcept;
 using ChannelLinear = void (*)(const TileRows& w, const StaticRows& x,
                                const LinearOutput& y) noexcept;
-using QuantizedLinear = void (*)(const WeightRows& w, const QuantizedRows& x,
-                                 const LinearOutput& y) noexcept;
 // scratch: kFloatPanelRows * cols floats.
 using FloatLinear = void (*)(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
                              float* scratch) noexcept;
@@ -112,9 +110,6 @@ struct KernelTable {
   // = round half to even of x * (1 / scale). A block below 2^-100 counts as zero; a block with an
   // infinity or NaN gets scale NaN and codes 0.
   void (*quantize_rows)(const float* rows, const QuantizedRows& x) noexcept;
-  QuantizedLinear linear_q4_0;
-  QuantizedLinear linear_q8_0;
-  QuantizedLinear linear_q6_k;
   const TileLinear* linear_tiles;       // [kTileFormats], by TileFormat
   const ChannelLinear* linear_channel;  // [3]: C2, C4, C8 with static activations
   FloatLinear linear_f32;
@@ -159,8 +154,8 @@ struct KernelTable {
   void (*weigh_codes)(const CodeRows& q, int64_t n_q, const CodePage& page, const Places* seen,
                       int64_t head_dim, const uint8_t* next, const CodeRows& p, float* max,
                       float* sum) noexcept;
-  // Joins maximum and sum of the next segment into the totals (which begin as -infinity and 0), n of
-  // them: old sums are worth `keep` of themselves from here on, the segment's `take`.
+  // Joins maximum and sum of the next segment into the totals (which begin as -infinity and 0), n
+  // of them: old sums are worth `keep` of themselves from here on, the segment's `take`.
   void (*join_weights)(float* total_max, float* total_sum, const float* max, const float* sum,
                        int64_t n, float* keep, float* take) noexcept;
   // total = total * keep + take * sum of p * value, for n_q queries and n_dims elements of the head

@@ -68,90 +68,8 @@ INSTANTIATE_TEST_SUITE_P(Isa, EveryTable,
                          testing::ValuesIn(supported_kernels().begin(), supported_kernels().end()),
                          [](const auto& test) { return std::string(test.param->isa); });
 
-QuantizedLinear linear_of(const KernelTable& t, DType dtype) {
-  return dtype == DType::kQ4_0   ? t.linear_q4_0
-         : dtype == DType::kQ8_0 ? t.linear_q8_0
-                                 : t.linear_q6_k;
-}
 FloatLinear float_linear_of(const KernelTable& t, DType dtype) {
   return dtype == DType::kF32 ? t.linear_f32 : dtype == DType::kF16 ? t.linear_f16 : t.linear_bf16;
-}
-
-// Random bytes are valid quantized matrices: every code and scale occurs, extremes included. Scales
-// that are not finite are left out, as a reader refuses them.
-// fill >= 0: every code byte is that instead.
-std::vector<std::byte> random_matrix(Rng& rng, DType dtype, int64_t rows, int64_t cols,
-                                     int fill = -1) {
-  const DTypeInfo& type = info(dtype);
-  std::vector<std::byte> bytes(static_cast<size_t>(rows * row_bytes(dtype, cols)));
-  for (std::byte& b : bytes) b = static_cast<std::byte>(fill < 0 ? rng.below(256) : fill);
-  const size_t scale_at = dtype == DType::kQ6_K ? 208 : 0;
-  for (size_t at = scale_at; at < bytes.size(); at += static_cast<size_t>(type.block_bytes)) {
-    const F16 d = to_f16(draw(rng, rng.below(9) == 0 ? Kind::kZeros : Kind::kNormal) * 0.05f);
-    std::memcpy(&bytes[at], &d, 2);
-  }
-  return bytes;
-}
-
-TEST_P(EveryTable, QuantizedProductsMatchTheOracle) {
-  Rng rng(7);
-  for (DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
-    const int64_t block = info(dtype).block_elements;
-    for (int round = 0; round < 40; ++round) {
-      const int64_t rows = 1 + static_cast<int64_t>(rng.below(27));
-      const int64_t n = round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(14));
-      const int64_t limit = round % 8 == 0 ? 3000 : 600;
-      const int64_t cols = block * (1 + static_cast<int64_t>(rng.below(limit / block + 1)));
-      const int64_t pad = static_cast<int64_t>(rng.below(3));  // rows need no alignment
-      const int64_t row_size = row_bytes(dtype, cols);
-      const int fills[] = {0xff, 0x80, 0x7f, 0x00};
-      const std::vector<std::byte> w =
-          random_matrix(rng, dtype, rows, cols, round < 8 ? fills[round / 2] : -1);
-      std::vector<std::byte> shifted(w.size() + static_cast<size_t>(pad));
-      std::copy(w.begin(), w.end(), shifted.begin() + pad);
-      Quantized x(n, cols);
-      oracle.quantize_rows(draw_all(rng, kKinds[round % 6], n * cols).data(), x.rows);
-      if (round < 8) {  // codes and the sums that go with them at their extremes
-        x.fill(round % 2 == 0 ? 127 : -127, 0.01f);
-      }
-      const int64_t stride = rows + 3;
-      Floats want(static_cast<size_t>(n * stride), -5.0f), got = want;
-      linear_of(oracle, dtype)({w.data(), row_size, rows, cols}, x.rows, {want.data(), stride});
-      linear_of(table, dtype)({shifted.data() + pad, row_size, rows, cols}, x.rows,
-                              {got.data(), stride});
-      ASSERT_EQ(first_bit_difference(got, want), -1)
-          << name_of(dtype) << " " << rows << "x" << cols << " tokens " << n << ": "
-          << to_string(compare(got, want));
-    }
-  }
-}
-
-TEST_P(EveryTable, QuantizedProductsAreTheProduct) {
-  Rng rng(8);
-  for (DType dtype : {DType::kQ4_0, DType::kQ8_0, DType::kQ6_K}) {
-    const int64_t rows = 19, cols = 768, n = 7;
-    const std::vector<std::byte> w = random_matrix(rng, dtype, rows, cols);
-    Floats dense(static_cast<size_t>(rows * cols));
-    quant::decode_row(dtype, w.data(), dense.data(), rows * cols);
-    Quantized x(n, cols);
-    table.quantize_rows(draw_all(rng, Kind::kNormal, n * cols).data(), x.rows);
-    Floats want(static_cast<size_t>(n * rows)), got = want;
-    for (int64_t t = 0; t < n; ++t) {
-      for (int64_t o = 0; o < rows; ++o) {
-        double sum = 0;
-        for (int64_t i = 0; i < cols; ++i) {
-          const size_t at = static_cast<size_t>(t * cols + i);
-          sum += static_cast<double>(x.scales[at / 32]) * x.codes[at] *
-                 dense[static_cast<size_t>(o * cols + i)];
-        }
-        want[static_cast<size_t>(t * rows + o)] = static_cast<float>(sum);
-      }
-    }
-    linear_of(table, dtype)({w.data(), row_bytes(dtype, cols), rows, cols}, x.rows,
-                            {got.data(), rows});
-    // One rounding per block of 32: relative 2^-24 each on sums of random signs.
-    EXPECT_LT(compare(got, want).nmse, 1e-12) << name_of(dtype);
-  }
 }
 
 TEST_P(EveryTable, FloatProductsMatchTheOracle) {
@@ -444,8 +362,8 @@ TEST_P(EveryTable, AttentionOverCodesMatchesTheOracle) {
     std::vector<Places> seen;
     for (int64_t i = 0; i < n; ++i) {
       const auto begin = static_cast<int32_t>(round % 2 == 0 ? 0 : rng.below(64));
-      seen.push_back({begin, begin + 1 + static_cast<int32_t>(rng.below(
-                                             static_cast<uint64_t>(64 - begin)))});
+      seen.push_back(
+          {begin, begin + 1 + static_cast<int32_t>(rng.below(static_cast<uint64_t>(64 - begin)))});
     }
     if (round % 7 == 3) v_scale[static_cast<size_t>(seen[0].begin)] = kNan;
     const Kind kind = round < 16 ? kKinds[round % 6] : Kind::kNormal;

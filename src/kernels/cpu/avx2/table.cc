@@ -11,9 +11,6 @@ CARAT_TILE_TABLE
 const KernelTable kKernels = {
     .isa = "avx2",
     .quantize_rows = quantize_rows,
-    .linear_q4_0 = linear_q4_0,
-    .linear_q8_0 = linear_q8_0,
-    .linear_q6_k = linear_q6_k,
     .linear_tiles = kLinearTiles,
     .linear_channel = kLinearChannel,
     .linear_f32 = linear_f32,

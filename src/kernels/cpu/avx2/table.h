@@ -16,9 +16,6 @@ constexpr const KernelTable* kTable = nullptr;
 #endif
 
 void quantize_rows(const float* rows, const QuantizedRows& x) noexcept;
-void linear_q4_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
-void linear_q8_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
-void linear_q6_k(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
 void linear_f32(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
                 float* scratch) noexcept;
 void linear_f16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,

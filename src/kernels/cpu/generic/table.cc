@@ -155,9 +155,6 @@ void to_i8(const float* x, int64_t n, int8_t* codes, float* scale_out) noexcept 
 const KernelTable kTable = {
     .isa = "generic",
     .quantize_rows = quantize_rows,
-    .linear_q4_0 = linear_q4_0,
-    .linear_q8_0 = linear_q8_0,
-    .linear_q6_k = linear_q6_k,
     .linear_tiles = kLinearTiles,
     .linear_channel = kLinearChannel,
     .linear_f32 = linear_f32,

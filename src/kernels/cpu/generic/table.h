@@ -8,9 +8,6 @@ namespace carat::kernels::generic {
 extern const KernelTable kTable;
 
 void quantize_rows(const float* rows, const QuantizedRows& x) noexcept;
-void linear_q4_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
-void linear_q8_0(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
-void linear_q6_k(const WeightRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept;
 
 extern const TileLinear kLinearTiles[kTileFormats];
 extern const ChannelLinear kLinearChannel[3];
