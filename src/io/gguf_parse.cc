@@ -239,7 +239,7 @@ DType read_dtype(Cursor& in) {
          {},
          {},
          {},
-         "use a file in Q4_0, Q8_0, Q6_K, BF16, F16 or F32"});
+         "use a file in " + computable_names()});
   }
   throw Error({"unknown tensor type",
                {},

@@ -89,7 +89,7 @@ void check_type(const Config& config, const io::TensorSource& source, const io::
     return;
   }
   if (!info(entry.dtype).computable) {
-    wrong_type(source, entry, "F32, F16, BF16, Q4_0, Q8_0 or Q6_K",
+    wrong_type(source, entry, computable_names(),
                "quantize the model again with one of these types");
   }
   if (row.kind == TensorKind::kPleTable && config.ple_dim % info(entry.dtype).block_elements != 0) {

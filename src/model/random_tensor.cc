@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "model/random_blocks.h"
 
 namespace carat::model {
 namespace {
@@ -32,41 +33,6 @@ float bell(Rng& rng) {
 void put_half(std::byte* at, float v) {
   const uint16_t bits = to_f16(v).bits;
   std::memcpy(at, &bits, 2);
-}
-
-void put_word(std::byte* at, uint64_t w) { std::memcpy(at, &w, 8); }
-
-// A scale of either sign within 20 % of `size`.
-float random_scale(Rng& rng, float size) {
-  const uint64_t r = rng.next();
-  const float magnitude = size * (0.8f + 0.4f * static_cast<float>(r >> 40) * 0x1p-24f);
-  return (r & 1) != 0 ? magnitude : -magnitude;
-}
-
-// Codes 0..15 stand for -8..7; one element of each block has code 0, as Google's lattice has its
-// extremum there.
-void q4_0_block(Rng& rng, float deviation, std::byte* out) {
-  put_half(out, random_scale(rng, deviation / 4.68f));
-  put_word(out + 2, rng.next());
-  put_word(out + 10, rng.next());
-  out[2 + rng.below(16)] &= std::byte{0xf0};
-}
-
-void q8_0_block(Rng& rng, float deviation, std::byte* out) {
-  put_half(out, random_scale(rng, deviation / 73.9f));
-  for (int i = 0; i < 32; i += 8) put_word(out + 2 + i, rng.next());
-}
-
-// Codes 0..63 stand for -32..31 times a scale of 8..15 and either sign per 16 elements.
-void q6_k_block(Rng& rng, float deviation, std::byte* out) {
-  for (int i = 0; i < 192; i += 8) put_word(out + i, rng.next());
-  uint64_t r = rng.next();
-  const uint64_t signs = rng.next();
-  for (int i = 0; i < 16; ++i, r >>= 4) {
-    const int magnitude = 8 + static_cast<int>(r & 7);
-    out[192 + i] = static_cast<std::byte>((signs >> i & 1) != 0 ? magnitude : -magnitude);
-  }
-  put_half(out + 208, deviation / (18.5f * 11.7f));
 }
 
 }  // namespace
@@ -112,18 +78,9 @@ void RandomTensor::next(std::span<std::byte> out) {
   CHECK(out.size() % block == 0);
   for (size_t at = 0; at < out.size(); at += block) {
     std::byte* p = out.data() + at;
-    switch (dtype_) {
-      case DType::kQ4_0:
-        q4_0_block(rng_, spread_.deviation, p);
-        continue;
-      case DType::kQ8_0:
-        q8_0_block(rng_, spread_.deviation, p);
-        continue;
-      case DType::kQ6_K:
-        q6_k_block(rng_, spread_.deviation, p);
-        continue;
-      default:
-        break;
+    if (info(dtype_).block_elements > 1) {
+      random_block(dtype_, rng_, spread_.deviation, p);
+      continue;
     }
     float v = spread_.mean + spread_.deviation * bell(rng_);
     if (spread_.either_sign && (rng_.next() & 1) != 0) v = -v;

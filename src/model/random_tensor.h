@@ -29,8 +29,8 @@ Spread random_spread(const Config& config, TensorRef t);
 // the type only.
 class RandomTensor {
  public:
-  // `dtype` is F32, F16, BF16, Q4_0, Q8_0 or Q6_K. Block types take random codes and scales
-  // directly; their elements have zero mean.
+  // `dtype` is computable. Block types take random codes and scales directly (random_blocks.h);
+  // their elements have zero mean.
   RandomTensor(const Config& config, TensorRef t, DType dtype, uint64_t seed);
 
   // The next out.size() bytes. REQUIRES: whole blocks.

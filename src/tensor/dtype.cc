@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cstddef>
+#include <string>
 #include <string_view>
 
 namespace carat {
@@ -22,15 +23,15 @@ constexpr DTypeInfo kTable[] = {
     {DType::kF64, "F64", "F64", 28, 1, 8, false},
     {DType::kU8, "U8", "U8", -1, 1, 1, false},
     {DType::kBool, "BOOL", "BOOL", -1, 1, 1, false},
-    {DType::kQ4_1, "Q4_1", nullptr, 3, 32, 20, false},
-    {DType::kQ5_0, "Q5_0", nullptr, 6, 32, 22, false},
-    {DType::kQ5_1, "Q5_1", nullptr, 7, 32, 24, false},
-    {DType::kQ2_K, "Q2_K", nullptr, 10, 256, 84, false},
-    {DType::kQ3_K, "Q3_K", nullptr, 11, 256, 110, false},
-    {DType::kQ4_K, "Q4_K", nullptr, 12, 256, 144, false},
-    {DType::kQ5_K, "Q5_K", nullptr, 13, 256, 176, false},
-    {DType::kIQ4_NL, "IQ4_NL", nullptr, 20, 32, 18, false},
-    {DType::kIQ4_XS, "IQ4_XS", nullptr, 23, 256, 136, false},
+    {DType::kQ4_1, "Q4_1", nullptr, 3, 32, 20, true},
+    {DType::kQ5_0, "Q5_0", nullptr, 6, 32, 22, true},
+    {DType::kQ5_1, "Q5_1", nullptr, 7, 32, 24, true},
+    {DType::kQ2_K, "Q2_K", nullptr, 10, 256, 84, true},
+    {DType::kQ3_K, "Q3_K", nullptr, 11, 256, 110, true},
+    {DType::kQ4_K, "Q4_K", nullptr, 12, 256, 144, true},
+    {DType::kQ5_K, "Q5_K", nullptr, 13, 256, 176, true},
+    {DType::kIQ4_NL, "IQ4_NL", nullptr, 20, 32, 18, true},
+    {DType::kIQ4_XS, "IQ4_XS", nullptr, 23, 256, 136, true},
 };
 
 constexpr bool in_order() {
@@ -45,8 +46,9 @@ bool equal_ignoring_case(std::string_view a, std::string_view b) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::toupper(static_cast<unsigned char>(a[i])) !=
-        std::toupper(static_cast<unsigned char>(b[i])))
+        std::toupper(static_cast<unsigned char>(b[i]))) {
       return false;
+    }
   }
   return true;
 }
@@ -75,6 +77,17 @@ std::optional<DType> dtype_from_name(std::string_view name) {
     if (equal_ignoring_case(name, i.name)) return i.dtype;
   }
   return std::nullopt;
+}
+
+std::string computable_names() {
+  std::string names;
+  const DTypeInfo* last = nullptr;
+  for (const DTypeInfo& i : kTable) {
+    if (!i.computable) continue;
+    if (last) names.append(names.empty() ? "" : ", ").append(last->name);
+    last = &i;
+  }
+  return names + " or " + last->name;
 }
 
 }  // namespace carat

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace carat {
@@ -48,6 +49,9 @@ std::span<const DTypeInfo> all_dtypes();
 std::optional<DType> dtype_from_gguf(int64_t id);
 std::optional<DType> dtype_from_safetensors(std::string_view name);
 std::optional<DType> dtype_from_name(std::string_view name);  // case-insensitive
+
+// The types that `computable` says, as a message lists them: "F32, F16, ... or IQ4_XS".
+std::string computable_names();
 
 inline const char* name_of(DType dtype) { return info(dtype).name; }
 
