@@ -13,7 +13,7 @@ namespace carat::kernels {
 namespace {
 
 constexpr uint64_t kLow4 = 0x0f0f0f0f0f0f0f0f;
-constexpr uint32_t kLow2 = 0x03030303, kLow1 = 0x01010101;
+constexpr uint32_t kLow1 = 0x01010101;
 
 uint64_t load64(const std::byte* p) noexcept {
   uint64_t v;
@@ -64,23 +64,46 @@ void put_nibbles(const RowWriter& to, std::byte* plane, const std::byte* bytes,
   }
 }
 
-// 32 bytes, of each of which bits `shift` and shift + 1 are the code of a column.
-void put_pairs(const RowWriter& to, std::byte* plane, const std::byte* bytes, int shift) noexcept {
-  for (int h = 0; h < 2; ++h) {
-    uint32_t v = 0;
-    for (int j = 0; j < 4; ++j) {
-      v |= (load32(bytes + 16 * h + 4 * j) >> shift & kLow2) << (2 * j);
-    }
-    to.word(plane, h, v);
-  }
+// Swaps fields of `shift` bits: those that `mask` leaves out in a with those that it picks in b.
+void swap_fields(uint32_t& a, uint32_t& b, int shift, uint32_t mask) noexcept {
+  const uint32_t differ = (a >> shift ^ b) & mask;
+  b ^= differ;
+  a ^= differ << shift;
 }
 
-// 32 bytes, of each of which bit `shift` is the code of a column.
-void put_bits(const RowWriter& to, std::byte* plane, const std::byte* bytes, int shift) noexcept {
-  uint32_t v = 0;
-  for (int j = 0; j < 8; ++j) v |= (load32(bytes + 4 * j) >> shift & kLow1) << j;
-  to.word(plane, 0, v);
-}
+// 32 bytes, bits 2 k and 2 k + 1 of each the code of a column in set k (0..3): word[h][k] is what
+// vector h of set k's kPair plane has of a row. Byte by byte a matrix of 4 x 4 codes is turned.
+struct PairWords {
+  uint32_t word[2][4];
+
+  explicit PairWords(const std::byte* bytes) noexcept {
+    for (int h = 0; h < 2; ++h) {
+      uint32_t* w = word[h];
+      for (int j = 0; j < 4; ++j) w[j] = load32(bytes + 16 * h + 4 * j);
+      swap_fields(w[0], w[1], 2, 0x33333333);
+      swap_fields(w[2], w[3], 2, 0x33333333);
+      swap_fields(w[0], w[2], 4, 0x0f0f0f0f);
+      swap_fields(w[1], w[3], 4, 0x0f0f0f0f);
+    }
+  }
+  void put(const RowWriter& to, std::byte* plane, int k) const noexcept {
+    to.word(plane, 0, word[0][k]);
+    to.word(plane, 1, word[1][k]);
+  }
+};
+
+// 32 bytes, bit s of each the code of a column in set s (0..7): word[s] is what set s's kBit plane
+// has of a row.
+struct BitWords {
+  uint32_t word[8];
+
+  explicit BitWords(const std::byte* bytes) noexcept {
+    for (int j = 0; j < 8; ++j) word[j] = load32(bytes + 4 * j);
+    for (int j = 0; j < 8; j += 2) swap_fields(word[j], word[j + 1], 1, 0x55555555);
+    for (int j : {0, 1, 4, 5}) swap_fields(word[j], word[j + 2], 2, 0x33333333);
+    for (int j = 0; j < 4; ++j) swap_fields(word[j], word[j + 4], 4, 0x0f0f0f0f);
+  }
+};
 
 // First byte of set s of a block of format F: its scales, then its planes.
 template <TileFormat F>
@@ -121,16 +144,16 @@ void put_q8_0(const std::byte* from, const RowWriter& to) noexcept {
   for (int j = 0; j < 4; ++j) to.words(plane, 2 * j, load64(from + 2 + 8 * j));
 }
 
-// The 6-bit scale and minimum of sub-block j (0..7) of Q4_K and Q5_K.
-void put_scale_k4(const std::byte* s, int j, std::byte* scales, int64_t r) noexcept {
-  int sc = u8(s + j) & 63, mn = u8(s + 4 + j) & 63;
-  if (j >= 4) {
-    sc = (u8(s + j + 4) & 15) | u8(s + j - 4) >> 6 << 4;
-    mn = u8(s + j + 4) >> 4 | u8(s + j) >> 6 << 4;
+// The eight 6-bit scales and minimums of a block of Q4_K or Q5_K.
+struct ScalesK4 {
+  uint64_t sc, mn;  // a byte each
+
+  explicit ScalesK4(const std::byte* p) noexcept {
+    const uint64_t a = load32(p), b = load32(p + 4), c = load32(p + 8);
+    sc = (a & 0x3f3f3f3f) | ((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32;
+    mn = (b & 0x3f3f3f3f) | ((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32;
   }
-  scales[r] = static_cast<std::byte>(sc);
-  scales[kTileRows + r] = static_cast<std::byte>(mn);
-}
+};
 
 // Q4_K: d, dmin, scales[12], nibbles[128]. Q5_K: fifth bits [32] before the nibbles.
 template <TileFormat F>
@@ -138,13 +161,19 @@ void put_block_k45(const std::byte* from, const RowWriter& to) noexcept {
   constexpr bool kFive = F == TileFormat::kQ5_K;
   to.head(0, from);
   to.head(1, from + 2);
+  const ScalesK4 scales(from + 4);
   const std::byte* nibbles = from + 16 + (kFive ? 32 : 0);
   for (int s = 0; s < 8; ++s) {
     std::byte* set = set_of<F>(to.block, s);
-    put_scale_k4(from + 4, s, set, to.r);
-    set += 2 * kTileRows;
-    put_nibbles(to, set, nibbles + 32 * (s / 2), s % 2);
-    if constexpr (kFive) put_bits(to, set + kHighOfNibble, from + 16, s);
+    set[to.r] = static_cast<std::byte>(scales.sc >> (8 * s));
+    set[kTileRows + to.r] = static_cast<std::byte>(scales.mn >> (8 * s));
+    put_nibbles(to, set + 2 * kTileRows, nibbles + 32 * (s / 2), s % 2);
+  }
+  if constexpr (kFive) {
+    const BitWords fifth(from + 16);
+    for (int s = 0; s < 8; ++s) {
+      to.word(set_of<F>(to.block, s) + 2 * kTileRows + kHighOfNibble, 0, fifth.word[s]);
+    }
   }
 }
 
@@ -164,14 +193,16 @@ void put_iq4_xs(const std::byte* from, const RowWriter& to) noexcept {
 // low bits [128], high bits [64], scales[16], d.
 void put_q6_k(const std::byte* from, const RowWriter& to) noexcept {
   to.head(0, from + 208);
-  for (int s = 0; s < 8; ++s) {
-    std::byte* set = set_of<TileFormat::kQ6_K>(to.block, s);
-    const int h = s / 4, k = s % 4;
-    set[to.r] = from[192 + 2 * s];
-    set[kTileRows + to.r] = from[192 + 2 * s + 1];
-    set += 2 * kTileRows;
-    put_nibbles(to, set, from + 64 * h + 32 * (k % 2), k / 2);
-    put_pairs(to, set + kHighOfNibble, from + 128 + 32 * h, 2 * k);
+  for (int h = 0; h < 2; ++h) {
+    const PairWords high(from + 128 + 32 * h);
+    for (int k = 0; k < 4; ++k) {
+      std::byte* set = set_of<TileFormat::kQ6_K>(to.block, 4 * h + k);
+      set[to.r] = from[192 + 8 * h + 2 * k];
+      set[kTileRows + to.r] = from[192 + 8 * h + 2 * k + 1];
+      set += 2 * kTileRows;
+      put_nibbles(to, set, from + 64 * h + 32 * (k % 2), k / 2);
+      high.put(to, set + kHighOfNibble, k);
+    }
   }
 }
 
@@ -179,18 +210,20 @@ void put_q6_k(const std::byte* from, const RowWriter& to) noexcept {
 void put_q3_k(const std::byte* from, const RowWriter& to) noexcept {
   to.head(0, from + 108);
   const std::byte* scales = from + 96;
-  for (int s = 0; s < 8; ++s) {
-    std::byte* set = set_of<TileFormat::kQ3_K>(to.block, s);
-    const int h = s / 4, k = s % 4;
-    for (int half = 0; half < 2; ++half) {
-      const int i = 2 * s + half;
-      const int low = u8(scales + i % 8) >> (i < 8 ? 0 : 4) & 15;
-      const int high = u8(scales + 8 + i % 4) >> (2 * (i / 4)) & 3;
-      set[half * kTileRows + to.r] = static_cast<std::byte>((low | high << 4) - 32);
+  const BitWords third(from);
+  for (int h = 0; h < 2; ++h) {
+    const PairWords low(from + 32 + 32 * h);
+    for (int k = 0; k < 4; ++k) {
+      const int s = 4 * h + k;
+      std::byte* set = set_of<TileFormat::kQ3_K>(to.block, s);
+      for (int i = 2 * s; i < 2 * s + 2; ++i) {
+        const int four = u8(scales + i % 8) >> (i < 8 ? 0 : 4) & 15;
+        const int two = u8(scales + 8 + i % 4) >> (2 * (i / 4)) & 3;
+        set[i % 2 * kTileRows + to.r] = static_cast<std::byte>((four | two << 4) - 32);
+      }
+      low.put(to, set + 2 * kTileRows, k);
+      to.word(set + 2 * kTileRows + kHighOfPair, 0, third.word[s]);
     }
-    set += 2 * kTileRows;
-    put_pairs(to, set, from + 32 + 32 * h, 2 * k);
-    put_bits(to, set + kHighOfPair, from, 4 * h + k);
   }
 }
 
@@ -198,11 +231,14 @@ void put_q3_k(const std::byte* from, const RowWriter& to) noexcept {
 void put_q2_k(const std::byte* from, const RowWriter& to) noexcept {
   to.head(0, from + 80);
   to.head(1, from + 82);
-  for (int s = 0; s < 8; ++s) {
-    std::byte* set = set_of<TileFormat::kQ2_K>(to.block, s);
-    set[to.r] = from[2 * s];
-    set[kTileRows + to.r] = from[2 * s + 1];
-    put_pairs(to, set + 2 * kTileRows, from + 16 + 32 * (s / 4), 2 * (s % 4));
+  for (int h = 0; h < 2; ++h) {
+    const PairWords codes(from + 16 + 32 * h);
+    for (int k = 0; k < 4; ++k) {
+      std::byte* set = set_of<TileFormat::kQ2_K>(to.block, 4 * h + k);
+      set[to.r] = from[8 * h + 2 * k];
+      set[kTileRows + to.r] = from[8 * h + 2 * k + 1];
+      codes.put(to, set + 2 * kTileRows, k);
+    }
   }
 }
 
