@@ -7,11 +7,18 @@
 #include "app/progress.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "convert/recipe.h"
 #include "convert/synth.h"
 #include "model/config.h"
 
 namespace carat::app {
 namespace {
+
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const convert::GgufRecipe& r : convert::gguf_recipes()) names.emplace_back(r.name);
+  return names;
+}
 
 class SynthCommand final : public Command {
  public:
@@ -25,10 +32,14 @@ class SynthCommand final : public Command {
             "the real model, random weights whose activations stay sane through all layers, "
             "and a generated tokenizer of the real size. The same seed gives the same file.\n"
             "In GGUF, q4_0 is Google's mix: embedding tables Q6_K, the per-layer projection "
-            "F16, norms F32. In a directory it is bf16 on the Q4_0 lattice, like a "
+            "F16, norms F32; q4_k_m and q5_k_m are llama.cpp's mixes; the name of another "
+            "quantized "
+            "type means every matrix in it. In a directory it is bf16 on the Q4_0 lattice, like a "
             "checkpoint of quantization-aware training.",
-        .examples = {{"carat synth E2B e2b.gguf", "3.3 GB, then: carat bench e2b.gguf"},
-                     {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"}}};
+        .examples = {
+            {"carat synth E2B e2b.gguf", "3.3 GB, then: carat bench e2b.gguf"},
+            {"carat synth E2B q4_k_m.gguf --type q4_k_m", "the types of most published files"},
+            {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"}}};
   }
 
   std::vector<Option> options() override {
@@ -50,7 +61,7 @@ class SynthCommand final : public Command {
          .value = "TYPE",
          .target = &type_,
          .help = "type of the weights",
-         .choices = {"f32", "f16", "bf16", "q4_0"}},
+         .choices = recipe_names()},
         {.names = "--seed", .value = "S", .target = &seed_, .help = "of the weights", .lowest = 0},
         {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
         json_option(&json_)};
@@ -58,7 +69,7 @@ class SynthCommand final : public Command {
 
   int run(const Environment& environment) override {
     options_.gguf = format_ == "gguf";
-    options_.type = *dtype_from_name(type_);
+    options_.type = type_;
     options_.seed = static_cast<uint64_t>(seed_);
     options_.stop = environment.stop;
     Progress progress("MB");

@@ -16,24 +16,9 @@ using model::Config;
 std::string key(const char* name) { return std::string("gemma4.") + name; }
 uint32_t u32(int64_t value) { return static_cast<uint32_t>(value); }
 
-uint32_t file_type(DType matrices) {
-  switch (matrices) {
-    case DType::kF32:
-      return 0;
-    case DType::kF16:
-      return 1;
-    case DType::kQ4_0:
-      return 2;
-    case DType::kQ8_0:
-      return 7;
-    case DType::kQ6_K:
-      return 18;
-    case DType::kBF16:
-      return 32;
-    default:
-      throw Error(std::string("no GGUF file type for matrices of type ") +
-                  carat::name_of(matrices));
-  }
+// Types without blocks: F32, F16, BF16.
+bool is_quantized(uint32_t file_type) {
+  return file_type != 0 && file_type != 1 && file_type != 32;
 }
 
 std::string size_label(const Config& config) {
@@ -141,8 +126,8 @@ io::GgufFields gguf_fields(const GgufMetadataInput& input) {
   }
   f.add_string("general.name", input.name);
   f.add_string("general.size_label", size_label(c));
-  f.add_u32("general.file_type", file_type(input.matrices));
-  if (info(input.matrices).block_elements > 1) f.add_u32("general.quantization_version", 2);
+  f.add_u32("general.file_type", input.file_type);
+  if (is_quantized(input.file_type)) f.add_u32("general.quantization_version", 2);
   add_architecture(f, c);
   if (input.vocab != nullptr) {
     add_tokenizer(f, *input.vocab, c.vocab_size);

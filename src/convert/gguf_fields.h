@@ -16,7 +16,7 @@ struct GgufMetadataInput {
   const model::GenerationDefaults* generation = nullptr;  // null: no sampling keys
   std::string name;                                       // general.name
   std::string chat_template;                              // empty: no key
-  DType matrices = DType::kQ4_0;                          // type of most matrices
+  uint32_t file_type = 2;                                 // general.file_type: the mix of types
 };
 
 // A vocabulary smaller than the embedding is filled up with unused entries "[PADn]": other programs

@@ -14,6 +14,7 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "convert/gguf_fields.h"
+#include "convert/recipe.h"
 #include "convert/target.h"
 #include "io/gguf_writer.h"
 #include "io/safetensors_writer.h"
@@ -37,30 +38,28 @@ struct Planned {
   DType made;
 };
 
-DType gguf_type(model::TensorKind kind, DType type) {
-  switch (model::row_of(kind).cls) {
-    case model::TensorClass::kKeep:
-      return DType::kF32;
-    case model::TensorClass::kEmbedding:
-    case model::TensorClass::kPleTable:
-      return type == DType::kQ4_0 ? DType::kQ6_K : type;
-    case model::TensorClass::kPleProjection:
-      return type == DType::kQ4_0 ? DType::kF16 : type;
-    case model::TensorClass::kMatrix:
-      return type;
-  }
-  return type;
+// The type of a directory's tensors. Throws Error.
+DType directory_type(const SynthOptions& options) {
+  const DType type = gguf_recipe(options.type).matrix;
+  if (type == DType::kQ4_0) return DType::kBF16;
+  if (info(type).safetensors) return type;
+  throw Error({"a directory of safetensors files has no such type",
+               options.target,
+               {},
+               "f32, f16, bf16 or q4_0",
+               options.type,
+               "--format gguf has it"});
 }
 
 Planned plan(const model::Config& config, model::TensorRef ref, const SynthOptions& options) {
   const Shape shape = model::shape_of(config, ref);
   if (options.gguf) {
-    const DType type = gguf_type(ref.kind, options.type);
+    const DType type = type_in(gguf_recipe(options.type), config, ref);
     return {ref, {model::gguf_name(ref), type, shape}, type};
   }
-  const bool lattice = options.type == DType::kQ4_0;
+  const bool lattice = options.type == "q4_0";
   const bool keep = model::row_of(ref.kind).cls == model::TensorClass::kKeep;
-  const DType written = lattice ? DType::kBF16 : options.type;
+  const DType written = directory_type(options);
   return {ref, {model::hf_name(ref), written, shape}, lattice && !keep ? DType::kQ4_0 : written};
 }
 
@@ -111,7 +110,7 @@ void write_gguf(const model::Config& config, const std::vector<Planned>& tensors
                                              .generation = nullptr,
                                              .name = "random " + options.size,
                                              .chat_template = {},
-                                             .matrices = options.type});
+                                             .file_type = gguf_recipe(options.type).file_type});
   std::vector<io::TensorSpec> specs;
   for (const Planned& t : tensors) specs.push_back(t.spec);
   const std::vector<float> divisors = model::rope_freqs(config);
@@ -154,7 +153,7 @@ void write_hf(const model::Config& config, std::vector<Planned> tensors,
   const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.vocab_size));
   const std::pair<const char*, std::string> texts[] = {
       {"config.json",
-       to_json_text(model::config_to_hf(config, torch_name(options.type)), 2) + "\n"},
+       to_json_text(model::config_to_hf(config, torch_name(directory_type(options))), 2) + "\n"},
       {"tokenizer.json", text::to_tokenizer_json(vocab)},
       {"tokenizer_config.json", text::to_tokenizer_config_json(vocab)}};
   std::vector<std::unique_ptr<AtomicFile>> files;

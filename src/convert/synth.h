@@ -7,7 +7,6 @@
 #include <functional>
 #include <string>
 
-#include "tensor/dtype.h"
 #include "text/vocab.h"
 
 namespace carat::convert {
@@ -16,10 +15,9 @@ struct SynthOptions {
   std::string size;    // a name of model::config_of_size
   std::string target;  // a .gguf file, or a directory
   bool gguf = true;    // else a Hugging Face directory
-  // F32, F16 or BF16: every matrix; Q4_0: as Google ships GGUF files (embedding tables Q6_K, the
-  // per-layer projection F16, norms F32), and in a directory the bf16 weights of
+  // GGUF: a name of recipe.h. Directory: "f32", "f16" or "bf16", or "q4_0" for the bf16 weights of
   // quantization-aware training, which lie on the Q4_0 lattice.
-  DType type = DType::kQ4_0;
+  std::string type = "q4_0";
   uint64_t seed = 1;
   bool overwrite = false;
   std::function<void(int64_t done, int64_t total)> progress;  // bytes

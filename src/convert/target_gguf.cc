@@ -1,4 +1,5 @@
 #include "convert/gguf_fields.h"
+#include "convert/recipe.h"
 #include "convert/target.h"
 
 namespace carat::convert {
@@ -38,7 +39,7 @@ std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const mo
   input.generation = &model.generation;
   input.name = side.name;
   input.chat_template = side.chat_template;
-  input.matrices = options.format == Format::kGgufBf16 ? DType::kBF16 : DType::kQ4_0;
+  input.file_type = gguf_recipe(options.format == Format::kGgufBf16 ? "bf16" : "q4_0").file_type;
   return std::make_unique<GgufTarget>(options.target, gguf_fields(input), std::move(specs),
                                       model::rope_freqs(model.config()));
 }

@@ -1,0 +1,111 @@
+#include "convert/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace carat::convert {
+namespace {
+
+using D = DType;
+
+constexpr GgufRecipe kRecipes[] = {
+    {"f32", D::kF32, D::kF32, D::kF32, D::kF32, 0},
+    {"f16", D::kF16, D::kF16, D::kF16, D::kF16, 1},
+    {"bf16", D::kBF16, D::kBF16, D::kBF16, D::kBF16, 32},
+    {"q4_0", D::kQ4_0, D::kQ4_0, D::kQ6_K, D::kF16, 2},
+    {"q4_1", D::kQ4_1, D::kQ4_1, D::kQ6_K, D::kF16, 3},
+    {"q5_0", D::kQ5_0, D::kQ5_0, D::kQ6_K, D::kF16, 8},
+    {"q5_1", D::kQ5_1, D::kQ5_1, D::kQ6_K, D::kF16, 9},
+    {"q8_0", D::kQ8_0, D::kQ8_0, D::kQ8_0, D::kF16, 7},
+    {"iq4_nl", D::kIQ4_NL, D::kIQ4_NL, D::kQ6_K, D::kF16, 25},
+    {"iq4_xs", D::kIQ4_XS, D::kIQ4_XS, D::kQ6_K, D::kF16, 30},
+    {"q2_k", D::kQ2_K, D::kQ2_K, D::kQ6_K, D::kF16, 10},
+    {"q3_k", D::kQ3_K, D::kQ3_K, D::kQ6_K, D::kF16, 11},
+    {"q4_k", D::kQ4_K, D::kQ4_K, D::kQ6_K, D::kF16, 14},
+    {"q4_k_m", D::kQ4_K, D::kQ6_K, D::kQ6_K, D::kF16, 15},
+    {"q5_k", D::kQ5_K, D::kQ5_K, D::kQ6_K, D::kF16, 16},
+    {"q5_k_m", D::kQ5_K, D::kQ6_K, D::kQ6_K, D::kF16, 17},
+    {"q6_k", D::kQ6_K, D::kQ6_K, D::kQ6_K, D::kF16, 18},
+};
+
+bool is_favoured(int64_t i, int64_t n) {
+  return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+}
+
+// V matrices are counted where a layer has one.
+bool is_favoured(const model::Config& config, model::TensorRef t) {
+  using K = model::TensorKind;
+  if (t.kind == K::kDown || t.kind == K::kExpertsDown) return is_favoured(t.layer, config.n_layers);
+  if (t.kind != K::kV) return false;
+  int64_t before = 0;
+  int64_t all = 0;
+  for (const model::TensorRef v : model::required_tensors(config)) {
+    if (v.kind != K::kV) continue;
+    before += v.layer < t.layer ? 1 : 0;
+    ++all;
+  }
+  return is_favoured(before, all);
+}
+
+DType with_small_blocks(DType type) {
+  switch (type) {
+    case D::kQ2_K:
+    case D::kQ3_K:
+    case D::kIQ4_XS:
+      return D::kIQ4_NL;
+    case D::kQ4_K:
+      return D::kQ5_0;
+    case D::kQ5_K:
+      return D::kQ5_1;
+    case D::kQ6_K:
+      return D::kQ8_0;
+    default:
+      return type;
+  }
+}
+
+DType wanted_type(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {
+  switch (model::row_of(t.kind).cls) {
+    case model::TensorClass::kKeep:
+      return D::kF32;
+    case model::TensorClass::kEmbedding:
+    case model::TensorClass::kPleTable:
+      return recipe.table;
+    case model::TensorClass::kPleProjection:
+      return recipe.ple_projection;
+    case model::TensorClass::kMatrix:
+      return is_favoured(config, t) ? recipe.favoured : recipe.matrix;
+  }
+  return recipe.matrix;
+}
+
+}  // namespace
+
+std::span<const GgufRecipe> gguf_recipes() { return kRecipes; }
+
+const GgufRecipe& gguf_recipe(std::string_view name) {
+  std::vector<const char*> names;
+  for (const GgufRecipe& r : kRecipes) {
+    if (r.name == name) return r;
+    names.push_back(r.name);
+  }
+  throw Error({"no such mix of types",
+               {},
+               {},
+               fmt::format("one of {}", fmt::join(names, ", ")),
+               std::string(name),
+               {}});
+}
+
+DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {
+  const DType type = wanted_type(recipe, config, t);
+  const int64_t columns = model::shape_of(config, t).back();
+  return columns % info(type).block_elements == 0 ? type : with_small_blocks(type);
+}
+
+}  // namespace carat::convert

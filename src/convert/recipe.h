@@ -1,0 +1,36 @@
+// Which type each tensor of a GGUF file gets, by the name that people know the mix by.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "model/config.h"
+#include "model/tensors.h"
+#include "tensor/dtype.h"
+
+namespace carat::convert {
+
+struct GgufRecipe {
+  const char* name;  // "q4_k_m"
+  DType matrix;      // linear layers
+  // The V matrices and down projections of about half of the layers: those of the first and the
+  // last eighth and every third between, as llama.cpp's recipes of medium size have it.
+  DType favoured;
+  DType table;           // token embedding and per-layer table
+  DType ple_projection;  // per_layer_model_projection
+  uint32_t file_type;    // general.file_type
+};
+
+// f32, f16, bf16; q4_0, which is Google's mix; every other quantized type by its name, with the
+// embedding tables as llama.cpp stores them (Q6_K, or Q8_0 beside Q8_0) and the per-layer
+// projection F16; and q4_k_m and q5_k_m as llama.cpp makes them.
+std::span<const GgufRecipe> gguf_recipes();
+// Throws Error naming the recipes that there are.
+const GgufRecipe& gguf_recipe(std::string_view name);
+
+// A tensor whose rows are not whole blocks of the recipe's type gets the type with blocks of 32
+// that llama.cpp takes in its place.
+DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t);
+
+}  // namespace carat::convert
