@@ -13,7 +13,7 @@ namespace carat::kernels {
 namespace {
 
 // Codes of a wave of segments take at most about this many bytes.
-constexpr int64_t kWaveBytes = int64_t{8} << 20;
+constexpr int64_t kWaveBytes = int64_t{1} << 20;
 constexpr int64_t kLeastSlice = 64;  // elements of a head
 
 // What is kept of each query while segments are joined.

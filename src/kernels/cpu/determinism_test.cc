@@ -320,6 +320,84 @@ TEST_P(DeterminismOfAttention, SequencesTogetherAndAlone) {
   });
 }
 
+// Random shapes: rows of several sequences in one call, in any order, together and alone.
+TEST_P(DeterminismOfAttention, RandomShapes) {
+  Rng shapes(40);
+  for (int round = 0; round < 8; ++round) {
+    const int64_t kv_heads = 1 + static_cast<int64_t>(shapes.below(3));
+    const int64_t heads = kv_heads * (1 + static_cast<int64_t>(shapes.below(5)));
+    const int64_t dim = 2 * (1 + static_cast<int64_t>(shapes.below(40)));
+    const int64_t window = shapes.below(2) == 0 ? 0 : 1 + static_cast<int64_t>(shapes.below(150));
+    std::vector<int64_t> lengths;
+    std::vector<RowRef> rows;
+    for (int32_t s = 0; s < 3; ++s) {
+      lengths.push_back(1 + static_cast<int64_t>(shapes.below(260)));
+      for (uint64_t n = shapes.below(12); n > 0; --n) {
+        const auto below = static_cast<uint64_t>(lengths.back());
+        rows.push_back({s, static_cast<int32_t>(shapes.below(below))});
+      }
+    }
+    rows.push_back({0, static_cast<int32_t>(lengths[0] - 1)});
+    for (size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[shapes.below(i)]);
+    expect_same_everywhere("round " + std::to_string(round), [&](CpuOps& ops) {
+      Rng data(41);
+      std::vector<OwnedCache> caches;
+      std::vector<KvLayer> layers;
+      for (int64_t n : lengths) caches.emplace_back(GetParam(), kv_heads, dim, n);
+      for (const OwnedCache& c : caches) layers.push_back(c.layer);
+      AttentionCall call{.n_heads = heads,
+                         .n_kv_heads = kv_heads,
+                         .head_dim = dim,
+                         .window = window,
+                         .q_rows = {},
+                         .kv_rows = {},
+                         .sequences = layers};
+      for (int32_t s = 0; s < 3; ++s) {
+        const int64_t n = lengths[static_cast<size_t>(s)];
+        const auto kv = consecutive_rows(0, n, s);
+        call.kv_rows = kv;
+        const Floats k = normal(data, n * kv_heads * dim), v = normal(data, n * kv_heads * dim);
+        (void)ops.attention(ops.input(0, heads * dim, {}), ops.input(n, kv_heads * dim, k),
+                            ops.input(n, kv_heads * dim, v), call);
+      }
+      const int64_t n = static_cast<int64_t>(rows.size());
+      const Value q = ops.input(n, heads * dim, normal(data, n * heads * dim));
+      call.kv_rows = {};
+      call.q_rows = rows;
+      const Floats together = values_of(ops, ops.attention(q, nullptr, nullptr, call));
+      for (int32_t t = 0; t < n; t += 3) {
+        call.q_rows = std::span(rows).subspan(static_cast<size_t>(t), 1);
+        const Floats alone =
+            values_of(ops, ops.attention(ops.take_rows(q, {&t, 1}), nullptr, nullptr, call));
+        const std::span<const float> want(together.data() + t * heads * dim, alone.size());
+        EXPECT_EQ(first_bit_difference(alone, want), -1) << "round " << round << " row " << t;
+      }
+      return together;
+    });
+  }
+}
+
+// So many keys and queries that their weights do not fit one wave.
+TEST(Determinism, AttentionInWaves) {
+  Rng rng(42);
+  const int64_t heads = 8, dim = 16, n = 6000, rows = 16;
+  const Floats q = normal(rng, rows * heads * dim), k = normal(rng, n * dim),
+               v = normal(rng, n * dim);
+  const auto all = consecutive_rows(0, n), last = consecutive_rows(n - rows, n);
+  expect_same_everywhere("waves", [&](CpuOps& ops) {
+    OwnedCache cache(KvType::kI8, 1, dim, n);
+    const AttentionCall call{.n_heads = heads,
+                             .n_kv_heads = 1,
+                             .head_dim = dim,
+                             .window = 0,
+                             .q_rows = last,
+                             .kv_rows = all,
+                             .sequences = {&cache.layer, 1}};
+    return values_of(ops, ops.attention(ops.input(rows, heads * dim, q), ops.input(n, dim, k),
+                                        ops.input(n, dim, v), call));
+  });
+}
+
 // A unit of rows far apart must not read the pages between them, which may be gone.
 TEST(Determinism, PagesBetweenWindowsAreNotRead) {
   Rng rng(38);

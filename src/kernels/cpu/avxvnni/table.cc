@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 
 #include "kernels/cpu/avx2/table.h"
+#include "kernels/cpu/avxvnni/code_attention.h"
 #include "kernels/cpu/tile/table.h"
 
 namespace carat::kernels::avxvnni {
@@ -15,6 +16,10 @@ const KernelTable* table() noexcept {
     t.isa = "avxvnni";
     t.linear_tiles = kLinearTiles;
     t.linear_channel = kLinearChannel;
+    t.round_rows = round_rows;
+    t.weigh_codes = weigh_codes;
+    t.join_weights = join_weights;
+    t.join_values = join_values;
     return t;
   }();
   return &kernels;
