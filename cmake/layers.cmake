@@ -30,10 +30,16 @@ function(carat_layer name)
       set_source_files_properties(${avxvnni} PROPERTIES COMPILE_OPTIONS
         "-mavx2;-mfma;-mf16c;-mbmi2;-mavxvnni;-O3")
     endif()
-    # The tile kernels fix the order of their vector operations so that registers suffice; these two
+    set(neon ${sources})
+    list(FILTER neon INCLUDE REGEX "/neon/")
+    if(neon AND CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+      set_source_files_properties(${neon} PROPERTIES COMPILE_OPTIONS
+        "-march=armv8.2-a+dotprod;-O3")
+    endif()
+    # The matrix kernels fix the order of their vector operations so that registers suffice; these two
     # passes of gcc would move them.
     set(tiles ${sources})
-    list(FILTER tiles INCLUDE REGEX "/(avx2|avx512|avxvnni|neon)/tiles_[a-z]+\\.cc$")
+    list(FILTER tiles INCLUDE REGEX "/(avx2|avx512|avxvnni|neon)/(tiles_[a-z]+|linear_float)\\.cc$")
     if(tiles AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
       set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS
         "-fno-tree-ter;-fno-tree-reassoc")

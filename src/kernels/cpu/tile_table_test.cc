@@ -116,7 +116,8 @@ TEST_P(EveryTileTable, MatchesTheOracle) {
     const int64_t block = tile_info(format).block_columns;
     for (int round = 0; round < 36; ++round) {
       const int64_t n_rows = 1 + static_cast<int64_t>(rng.below(round % 4 == 0 ? 200 : 50));
-      const int64_t n = round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(14));
+      const int64_t n =
+          round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(round % 6 == 1 ? 40 : 14));
       const int64_t limit = round % 8 == 0 ? 3000 : 600;
       const int64_t cols = block * (1 + static_cast<int64_t>(rng.below(limit / block + 1)));
       Tiles w(rng, format, n_rows, cols, static_cast<int64_t>(rng.below(3)));
@@ -187,7 +188,8 @@ TEST_P(EveryTileTable, StaticChannelsMatchTheOracleAndTheProduct) {
   for (int f = 0; f < 3; ++f) {
     for (int round = 0; round < 20; ++round) {
       const int64_t n_rows = 1 + static_cast<int64_t>(rng.below(70));
-      const int64_t n = round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(14));
+      const int64_t n =
+          round % 3 == 0 ? 1 : 1 + static_cast<int64_t>(rng.below(round % 6 == 1 ? 80 : 14));
       const int64_t cols = round == 0 ? 1 << 16 : 32 * (1 + static_cast<int64_t>(rng.below(60)));
       Tiles w(rng, kChannel[f], round == 0 ? 3 : n_rows, cols);
       std::vector<int8_t> codes(static_cast<size_t>(n * cols));

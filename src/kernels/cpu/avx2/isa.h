@@ -17,6 +17,8 @@ namespace {
 
 struct Avx2 {
   static constexpr tile::CodeSign kCodeSign = tile::CodeSign::kMixed;
+  static constexpr int kFewTokens = 4;
+  static constexpr int kSeveralTokens = 8;
   static constexpr int kTokens = 4;
   static constexpr int kTiles = 1;
 
@@ -122,6 +124,9 @@ struct Avx2 {
   }
   static CARAT_INLINE void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
+  static CARAT_INLINE void prefetch_far(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
 
   // -- dot products

@@ -15,6 +15,8 @@ namespace {
 
 struct Avx512 {
   static constexpr tile::CodeSign kCodeSign = tile::CodeSign::kUnsigned;
+  static constexpr int kFewTokens = 8;
+  static constexpr int kSeveralTokens = 8;
   static constexpr int kTokens = 6;
   static constexpr int kTiles = 2;
 
@@ -93,6 +95,9 @@ struct Avx512 {
   static CARAT_INLINE void store_ints(float* p, Ints i) { _mm512_storeu_si512(p, i); }
   static CARAT_INLINE void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
+  static CARAT_INLINE void prefetch_far(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
 
   // -- dot products

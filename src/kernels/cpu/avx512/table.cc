@@ -17,6 +17,9 @@ const KernelTable* table() noexcept {
     t.isa = "avx512vnni";
     t.linear_tiles = kLinearTiles;
     t.linear_channel = kLinearChannel;
+    t.linear_f32 = linear_f32;
+    t.linear_f16 = linear_f16;
+    t.linear_bf16 = linear_bf16;
     t.rms_norm = rms_norm;
     t.add_rms_norm = add_rms_norm;
     t.geglu = geglu;

@@ -1,7 +1,7 @@
-// One to four tokens: bound by memory. One stream of loads does not reach the memory's speed, so
-// the tiles are split into four parts that are walked side by side, a block of each in turn, and
-// what comes next in each is asked for ahead. Codes are unpacked once for all tokens and never
-// leave the registers.
+// One to about eight tokens: bound by memory. One stream of loads does not reach the memory's
+// speed, so the tiles are split into four parts that are walked side by side, a block of each in
+// turn, and what comes next in each is asked for ahead. Codes are unpacked once for all tokens and
+// never leave the registers.
 #pragma once
 
 #include "kernels/cpu/tile/format.h"
@@ -10,13 +10,12 @@ namespace carat::kernels::tile {
 namespace {
 
 constexpr int kStreams = 4;
-constexpr int kFewTokens = 4;
 constexpr int64_t kAhead = 2048;  // bytes
 
-// acc[t] += the products of a set with token t's.
+// acc[t] += the products of a set with those of T tokens, x_set the place of the first one's.
 template <class Isa, TileFormat F, int T>
 CARAT_INLINE void add_set(const std::byte* block, const std::byte* p, const QuantizedRows& x,
-                          int64_t n_sets, int64_t set, typename Isa::Floats* acc) {
+                          int64_t x_set, typename Isa::Floats* acc) {
   SetScales<Isa, F> scales;
   scales.read(block, p);
   p += Format<F>::kInfo.scale_bytes;
@@ -24,7 +23,7 @@ CARAT_INLINE void add_set(const std::byte* block, const std::byte* p, const Quan
   int32_t start[T], half_start[T][2];
   TokenSum<Isa, F, PlainOf<Isa, F>> sum[T];
   unroll<T>([&](auto t) CARAT_LAMBDA {
-    const int64_t i = t * n_sets + set;
+    const int64_t i = x_set + t * (x.cols / kTileColumns);
     make_starts<Isa, F>(x, i, &start[t], half_start[t]);
     token[t] = {.codes = x.codes + i * kTileColumns,
                 .scale = x.scales + i,
@@ -57,35 +56,42 @@ CARAT_INLINE void prefetch_block(const std::byte* block) {
   }
 }
 
+// acc[t] += a block of a tile times T tokens.
 template <class Isa, TileFormat F, int T>
-CARAT_INLINE void walk(const Streams& streams, const QuantizedRows& x, int64_t stride) {
+CARAT_INLINE void add_block(const std::byte* block, const QuantizedRows& x, int64_t x_set,
+                            typename Isa::Floats* acc) {
+  const std::byte* p = block + Format<F>::kInfo.head_bytes;
+  for (int i = 0; i < Format<F>::kSets; ++i, p += Format<F>::kSetBytes) {
+    add_set<Isa, F, T>(block, p, x, x_set + i, acc);
+  }
+}
+
+// n <= kMost tokens, add(block, set, acc) does all of them.
+template <class Isa, TileFormat F, int kMost, class Add>
+CARAT_INLINE void walk(const Streams& streams, int64_t n, int64_t cols, int64_t stride, Add add) {
   using Fmt = Format<F>;
-  const int64_t n_sets = x.cols / kTileColumns;
-  typename Isa::Floats acc[kStreams][T];
+  typename Isa::Floats acc[kStreams][kMost];
   const std::byte* at[kStreams];
   for (int s = 0; s < streams.n; ++s) {
     at[s] = streams.tile[s];
-    unroll<T>([&](auto t) CARAT_LAMBDA { acc[s][t] = Isa::zero(); });
+    for (int64_t t = 0; t < n; ++t) acc[s][t] = Isa::zero();
   }
-  for (int64_t set = 0; set < n_sets; set += Fmt::kSets) {
+  for (int64_t set = 0; set < cols / kTileColumns; set += Fmt::kSets) {
     for (int s = 0; s < streams.n; ++s) {
       const std::byte* block = at[s];
       at[s] += Fmt::kBlockBytes;
       prefetch_block<Isa, F>(block);
-      const std::byte* p = block + Fmt::kInfo.head_bytes;
-      for (int i = 0; i < Fmt::kSets; ++i, p += Fmt::kSetBytes) {
-        add_set<Isa, F, T>(block, p, x, n_sets, set + i, acc[s]);
-      }
+      add(block, set, acc[s]);
     }
   }
   for (int s = 0; s < streams.n; ++s) {
-    unroll<T>([&](auto t) CARAT_LAMBDA {
+    for (int64_t t = 0; t < n; ++t) {
       typename Isa::Floats y = acc[s][t];
       if constexpr (Fmt::kChannel) {
         y = Isa::mul(y, Isa::load_floats(reinterpret_cast<const float*>(at[s])));
       }
       Isa::store_floats(streams.out[s] + t * stride, y, streams.rows[s]);
-    });
+    }
   }
 }
 
@@ -109,10 +115,32 @@ CARAT_INLINE void for_streams(const TileRows& w, const LinearOutput& y, F f) {
   }
 }
 
+// T <= Isa::kFewTokens tokens.
 template <class Isa, TileFormat F, int T>
 __attribute__((noinline)) void few_tokens(const TileRows& w, const QuantizedRows& x,
                                           const LinearOutput& y) {
-  for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA { walk<Isa, F, T>(s, x, y.stride); });
+  for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA {
+    walk<Isa, F, T>(s, T, x.cols, y.stride,
+                    [&](const std::byte* block, int64_t set, typename Isa::Floats* acc)
+                        CARAT_LAMBDA { add_block<Isa, F, T>(block, x, set, acc); });
+  });
+}
+
+// Up to Isa::kSeveralTokens: a block is unpacked again for each group of tokens, which costs less
+// than a panel.
+template <class Isa, TileFormat F>
+__attribute__((noinline)) void several_tokens(const TileRows& w, const QuantizedRows& x,
+                                              const LinearOutput& y) {
+  const int64_t n_sets = x.cols / kTileColumns;
+  for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA {
+    walk<Isa, F, Isa::kSeveralTokens>(
+        s, x.n, x.cols, y.stride,
+        [&](const std::byte* block, int64_t set, typename Isa::Floats* acc) CARAT_LAMBDA {
+          for_groups<Isa::kFewTokens>(x.n, [&](int64_t t, auto T) CARAT_LAMBDA {
+            add_block<Isa, F, T>(block, x, t * n_sets + set, acc + t);
+          });
+        });
+  });
 }
 
 }  // namespace

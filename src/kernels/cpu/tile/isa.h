@@ -12,7 +12,9 @@
 //
 // Constants
 //   CodeSign kCodeSign   what dot products take, see below
-//   int kTokens          tokens of the register tile (many tokens), at most kMaxTokens
+//   int kFewTokens       tokens that share one unpacking without a panel
+//   int kSeveralTokens   up to as many tokens there is no panel
+//   int kTokens          tokens of the register tile that reads panels
 //   int kTiles           tiles that share one load of a token's codes there
 //
 // Codes
@@ -69,8 +71,6 @@ namespace carat::kernels::tile {
 namespace {
 
 enum class CodeSign { kSigned, kUnsigned, kMixed };
-
-constexpr int kMaxTokens = 8;
 
 // Vectors j and j + 4 of a set come from the same bytes, so they are used one after the other.
 constexpr int kVectorOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};

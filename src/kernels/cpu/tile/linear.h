@@ -21,20 +21,11 @@ namespace {
 
 template <class Isa, TileFormat F>
 void linear(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept {
-  switch (x.n) {
-    case 0:
-      return;
-    case 1:
-      return few_tokens<Isa, F, 1>(w, x, y);
-    case 2:
-      return few_tokens<Isa, F, 2>(w, x, y);
-    case 3:
-      return few_tokens<Isa, F, 3>(w, x, y);
-    case 4:
-      return few_tokens<Isa, F, 4>(w, x, y);
-    default:
-      return many_tokens<Isa, F>(w, x, y);
-  }
+  if (x.n > Isa::kSeveralTokens) return many_tokens<Isa, F>(w, x, y);
+  if (x.n > Isa::kFewTokens) return several_tokens<Isa, F>(w, x, y);
+  unroll<Isa::kFewTokens>([&](auto i) CARAT_LAMBDA {
+    if (x.n == i + 1) few_tokens<Isa, F, i + 1>(w, x, y);
+  });
 }
 
 }  // namespace

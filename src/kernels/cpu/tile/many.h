@@ -68,11 +68,22 @@ CARAT_INLINE void gather(const QuantizedRows& x, int64_t token, int64_t set, int
   }
 }
 
-// P tiles of panels times T tokens; y points at the rows of the first tile of the first token.
+// Asks for the bytes of set i of a panel to come.
+template <class Isa, TileFormat F>
+CARAT_INLINE void prefetch_set(const std::byte* panel, int64_t i) {
+  constexpr int kBytes = (Format<F>::kBlockBytes + Format<F>::kSets - 1) / Format<F>::kSets;
+  for (int b = 0; b < kBytes; b += 64) Isa::prefetch_far(panel + i * kBytes + b);
+}
+
+// P tiles of panels times T tokens. next: the tiles to ask for meanwhile, or null.
 template <class Isa, TileFormat F, int P, int T>
 CARAT_INLINE void multiply_panels(const PanelSet<Isa, F>* panel, const Group<Isa, F, T>* group,
-                                  int64_t n_sets, typename Isa::Floats* acc) {
+                                  int64_t n_sets, const std::byte* const* next,
+                                  typename Isa::Floats* acc) {
   for (int64_t i = 0; i < n_sets; ++i, ++panel, ++group) {
+    if (next) {
+      for (int p = 0; p < P; ++p) prefetch_set<Isa, F>(next[p], i);
+    }
     TokenSum<Isa, F, PanelOf<Isa, F>> sum[P][T];
     unroll<T>([&](auto t) CARAT_LAMBDA {
       unroll<P>([&](auto p) CARAT_LAMBDA { sum[p][t].begin(group->token(t)); });
@@ -105,13 +116,14 @@ struct PanelPlace {
   int64_t n_sets;                      // of the stretch
   bool last;                           // no stretch follows
   const std::byte* tail[kPanelTiles];  // channel scales of each tile
+  const std::byte* next[kPanelTiles];  // what is unpacked after this panel
 };
 
 // Tiles [tile, tile + P) of the panel times T tokens.
 template <class Isa, TileFormat F, int P, int T>
 CARAT_INLINE void multiply_tiles(const PanelSet<Isa, F>* panel, int64_t tile,
-                                 const PanelPlace& place, const Group<Isa, F, T>* group, float* y,
-                                 int64_t stride) {
+                                 const PanelPlace& place, const Group<Isa, F, T>* group,
+                                 bool first_group, float* y, int64_t stride) {
   typename Isa::Floats acc[P * T];
   y += tile * kTileRows;
   const int64_t left = place.rows - tile * kTileRows;
@@ -125,7 +137,8 @@ CARAT_INLINE void multiply_tiles(const PanelSet<Isa, F>* panel, int64_t tile,
                            : Isa::load_floats(y + t * stride + p * kTileRows, rows_of(p));
     }
   }
-  multiply_panels<Isa, F, P, T>(panel + tile * kPanelSets, group, place.n_sets, acc);
+  multiply_panels<Isa, F, P, T>(panel + tile * kPanelSets, group, place.n_sets,
+                                first_group ? place.next + tile : nullptr, acc);
   for (int p = 0; p < P; ++p) {
     for (int t = 0; t < T; ++t) {
       typename Isa::Floats v = acc[p * T + t];
@@ -148,25 +161,12 @@ __attribute__((noinline)) void multiply_group(const PanelSet<Isa, F>* panel,
   float* out = y.data + token * y.stride;
   int64_t tile = 0;
   for (; tile + Isa::kTiles <= place.tiles; tile += Isa::kTiles) {
-    multiply_tiles<Isa, F, Isa::kTiles, T>(panel, tile, place, group, out, y.stride);
+    multiply_tiles<Isa, F, Isa::kTiles, T>(panel, tile, place, group, token == 0, out, y.stride);
   }
   if constexpr (Isa::kTiles > 1) {
     for (; tile < place.tiles; ++tile) {
-      multiply_tiles<Isa, F, 1, T>(panel, tile, place, group, out, y.stride);
+      multiply_tiles<Isa, F, 1, T>(panel, tile, place, group, token == 0, out, y.stride);
     }
-  }
-}
-
-// f(first token, Index of how many) over n tokens in groups as equal as possible of at most kMost.
-template <int kMost, class F>
-CARAT_INLINE void for_groups(int64_t n, F f) {
-  int64_t groups = (n + kMost - 1) / kMost;
-  for (int64_t token = 0; token < n; --groups) {
-    const int64_t size = (n - token + groups - 1) / groups;
-    unroll<kMost>([&](auto i) CARAT_LAMBDA {
-      if (size == i + 1) f(token, Index<i + 1>{});
-    });
-    token += size;
   }
 }
 
@@ -189,6 +189,9 @@ CARAT_INLINE void many_tokens(const TileRows& w, const QuantizedRows& x, const L
       place.n_sets = n_sets - place.set < kPanelSets ? n_sets - place.set : kPanelSets;
       place.last = place.set + place.n_sets == n_sets;
       for (int64_t i = 0; i < place.tiles; ++i) {
+        place.next[i] = place.last ? first + (kPanelTiles + i) * w.tile_bytes
+                                   : first + i * w.tile_bytes +
+                                         (place.set + kPanelSets) / Fmt::kSets * Fmt::kBlockBytes;
         unpack<Isa, F>(first + i * w.tile_bytes + place.set / Fmt::kSets * Fmt::kBlockBytes,
                        place.n_sets, panel + i * kPanelSets);
       }
