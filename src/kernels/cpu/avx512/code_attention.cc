@@ -49,8 +49,9 @@ struct Isa {
     return {_mm512_setzero_si512(), _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_set1_epi32(n))};
   }
   static CARAT_INLINE void add_products(Sum& s, Bytes b, Codes c) {
-    s.high = _mm512_dpbusd_epi32(s.high, b, c.high);
-    s.low = _mm512_dpbusd_epi32(s.low, b, c.low);
+    // gcc moves the sums of the intrinsic from register to register.
+    asm("vpdpbusd %2, %1, %0" : "+v"(s.high) : "v"(b), "v"(c.high));
+    asm("vpdpbusd %2, %1, %0" : "+v"(s.low) : "v"(b), "v"(c.low));
   }
   static CARAT_INLINE Ints total(Sum s) {
     return _mm512_add_epi32(_mm512_slli_epi32(s.high, 7), s.low);

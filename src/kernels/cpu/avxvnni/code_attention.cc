@@ -18,7 +18,7 @@ struct CodeIsa : avx2::CodeIsa {
   struct Sum {
     Ints high, low;
   };
-  static constexpr int kVectors = 1, kQueries = 2;
+  static constexpr int kVectors = 1, kQueries = 3;
 
   static CARAT_INLINE Bytes load_bytes(const uint8_t* p) {
     return load_ints(reinterpret_cast<const int32_t*>(p));
