@@ -90,20 +90,24 @@ void CpuOps::spread_experts(const ExpertWork& work, int64_t rows, int64_t unit, 
 CpuOps::Operand CpuOps::gather(const Operand& x, const ExpertWork& work, PooledRows& quantized,
                                Value& floats) {
   Operand in;
+  const int64_t n = work.n_pairs();
   if (x.quantized.codes) {
-    quantized.rows = take_quantized(work.n_pairs(), x.quantized.cols);
-    for (int64_t i = 0; i < work.n_pairs(); ++i) {
-      copy_row(x.quantized, work.token_of(i), quantized.rows, i);
-    }
+    quantized.rows = take_quantized(n, x.quantized.cols);
     in.quantized = quantized.rows;
   } else {
-    const int64_t cols = x.floats.stride;
-    floats = make(work.n_pairs(), cols);
-    for (int64_t i = 0; i < work.n_pairs(); ++i) {
-      std::copy_n(x.floats.data + work.token_of(i) * cols, cols, cpu(floats).data + i * cols);
-    }
-    in.floats = {cpu(floats).data, cols, work.n_pairs()};
+    floats = make(n, x.floats.stride);
+    in.floats = {cpu(floats).data, x.floats.stride, n};
   }
+  spread(n, 1, in.quantized.cols + in.floats.stride, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (x.quantized.codes) {
+        copy_row(x.quantized, work.token_of(i), in.quantized, i);
+      } else {
+        const int64_t cols = x.floats.stride;
+        std::copy_n(x.floats.data + work.token_of(i) * cols, cols, cpu(floats).data + i * cols);
+      }
+    }
+  });
   return in;
 }
 

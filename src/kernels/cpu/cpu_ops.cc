@@ -135,8 +135,15 @@ Value CpuOps::rms_norm(const Value& x, const Weight* w, int64_t group, float eps
   Value y = make(x->rows, x->cols);
   const float* in = cpu(x).data;
   float* out = cpu(y).data;
-  spread(cpu(x).size() / group, 1, group * kElementCost, [&](int64_t begin, int64_t end, int) {
+  // What normalizes whole rows is mostly the left side of a product next: rounded here, it needs no
+  // pass and no wait of its own.
+  QuantizedRows& q = cpu(y).quantized;
+  if (group == x->cols && group % kActivationBlock == 0 && x->rows > 0) {
+    q = take_quantized(x->rows, group);
+  }
+  spread(cpu(x).size() / group, 1, group * 2 * kElementCost, [&](int64_t begin, int64_t end, int) {
     table_.rms_norm(in + begin * group, weight, end - begin, group, eps, out + begin * group);
+    if (q.codes) table_.quantize_rows(out + begin * group, row_range(q, begin, end - begin));
   });
   return y;
 }

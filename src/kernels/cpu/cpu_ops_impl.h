@@ -118,8 +118,10 @@ void CpuOps::spread(int64_t n, int64_t unit, int64_t cost, F&& f) {
 template <class F>
 void CpuOps::spread_rows(int64_t rows, int64_t unit, int64_t cost, int64_t n, F&& f) {
   // With few tokens the product is a matter of reading: each thread gets one or two ranges, long
-  // enough for several streams in each. With many, finer pieces even out the threads.
-  constexpr int64_t kFewTokens = 4, kStreamRows = 8 * kTileRows, kLongest = 8192;
+  // enough for several streams in each. With many, finer pieces even out the threads, each of a few
+  // tiles, for which the kernels bring the tokens into order once.
+  constexpr int64_t kFewTokens = 8, kStreamRows = 8 * kTileRows, kLongest = 8192;
+  constexpr int64_t kPanelRows = 4 * kTileRows;
   const int64_t threads = pool_.size();
   int64_t grain = rows;
   if (threads > 1 && rows > unit && rows * cost * n > kSmallWork) {
@@ -128,6 +130,7 @@ void CpuOps::spread_rows(int64_t rows, int64_t unit, int64_t cost, int64_t n, F&
       if (grain < kStreamRows) grain = ceil_div(rows, threads);
     } else {
       grain = ceil_div(rows, 8 * threads);
+      if (rows >= kPanelRows * threads) grain = round_up(grain, kPanelRows);
     }
     const int64_t enough = ceil_div(kSmallWork / 2, std::max<int64_t>(1, cost * n));
     grain = round_up(std::max(grain, enough), unit);
