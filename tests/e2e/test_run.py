@@ -49,7 +49,13 @@ class Run(CaratTest):
 
     def test_prompt_longer_than_memory(self):
         self.fails("run", self.model, "--kv-memory", "20kB", stdin=b"a" * 3000, says="memory")
-        self.fails("run", self.model, "-p", "a", "--kv-memory", "lots", says="--kv-memory")
+        self.fails("run", self.model, "-p", "a", "--kv-memory", "lots", code=2, says="--kv-memory")
+
+    def test_packed_and_mapped_weights_give_the_same_answer(self):
+        ask = ("run", self.model, "-p", "abc", "-n", 20, "--temp", 0)
+        packed = self.json(*ask)
+        mapped = self.json(*ask, "--no-pack")
+        self.assertEqual(packed["tokens"], mapped["tokens"])
 
     def test_answer_fills_the_context(self):
         answer = self.json("run", self.model, "-p", "abc", "-n", 100, "-c", 10, "--seed", 1)
