@@ -54,6 +54,23 @@ TEST(PackWeights, ChangesNoBitOfAnyLogit) {
   }
 }
 
+TEST(PackWeights, ChangesNoBitOfAnyLogitOfAnyType) {
+  Config config = config_of_size("tiny");
+  config.n_heads = 8;  // so that every matrix has whole blocks of 256
+  const std::vector<int32_t> tokens = some_tokens(11, config);
+  for (const DTypeInfo& type : all_dtypes()) {
+    if (!kernels::tile_format(type.dtype)) continue;
+    Weights w = testing::random_weights(config, type.dtype, type.dtype);
+    testing::RunOptions options;
+    options.wanted = {0, 5, 10};
+    const std::vector<float> mapped = testing::run_forward(w, tokens, options);
+    pack_weights(w, {}, nullptr);
+    EXPECT_GT(count_packed(w), config.n_layers * 4);
+    options.threads = 2;
+    EXPECT_EQ(testing::run_forward(w, tokens, options), mapped) << type.name;
+  }
+}
+
 TEST(PackWeights, LeavesWhatIsOnlyLookedUpAndFloats) {
   Weights w = testing::random_weights(config_of_size("tiny"), DType::kBF16, DType::kQ4_0);
   pack_weights(w, {}, nullptr);
