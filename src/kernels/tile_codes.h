@@ -7,12 +7,9 @@
 
 #include "base/half.h"
 #include "kernels/tiles.h"
+#include "quant/iq4_fit.h"
 
 namespace carat::kernels {
-
-// What the 16 codes of IQ4_NL and IQ4_XS stand for.
-inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                          1,    13,   25,  38,  53,  69,  89,  113};
 
 // The stored code of row r (0..15) and column c (0..31) of a plane.
 inline int plane_code(Plane plane, const std::byte* bytes, int64_t r, int c) noexcept {
@@ -63,7 +60,7 @@ struct TileSet {
     if constexpr (kInfo.high != Plane::kNone) {
       n += plane_code(kInfo.high, planes + plane_bytes(kInfo.low), r, c) << plane_bits(kInfo.low);
     }
-    return kTable ? kIq4Values[n & 15] : n - kInfo.offset;
+    return kTable ? quant::kIq4Levels[n & 15] : n - kInfo.offset;
   }
   // The k-th 16-bit scale of the block, as a float.
   float head_scale(int k, int64_t r) const noexcept {
