@@ -15,8 +15,8 @@ ARGS ?= -p "$(PROMPT)"
 SOURCES = git ls-files -z -- '*.cc' '*.h'
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-test build run test asan tsan fuzz bench nano-data nano install format tidy \
-        check clean
+.PHONY: help deps deps-test build run test asan tsan neon fuzz bench nano-data nano install format \
+        tidy check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -47,6 +47,12 @@ asan tsan: deps-test  ## the unit tests under the address or the thread sanitize
 	@cmake --preset $@
 	@cmake --build --preset $@ -j $(JOBS)
 	@ctest --preset $@ -j $(JOBS)
+
+neon: deps  ## the tests of the kernels and what they stand on for 64-bit ARM, run through qemu
+	@tools/install_deps.sh neon
+	@cmake --preset neon
+	@cmake --build --preset neon -j $(JOBS)
+	@ctest --preset neon -j $(JOBS)
 
 fuzz: deps  ## run each reader's fuzz target for FUZZ_SECONDS
 	@tools/install_deps.sh fuzz

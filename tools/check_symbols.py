@@ -10,6 +10,7 @@ are ignored; exits 1 and names the symbols if a rule is broken.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -18,8 +19,16 @@ ISA_OBJECT = re.compile(r"/kernels/cpu/(?!generic/)[^/]+/[^/]+\.o(bj)?$")
 HARMLESS = re.compile(r"DW\.ref\.")
 
 
+def nm_of(path):
+    """The nm that reads an object: for 64-bit ARM that of the cross compiler, if there is one."""
+    with open(path, "rb") as f:
+        machine = int.from_bytes(f.read(20)[18:20], "little")
+    cross = "aarch64-linux-gnu-nm"
+    return cross if machine == 183 and shutil.which(cross) else "nm"
+
+
 def weak_symbols(path):
-    out = subprocess.run(["nm", "--defined-only", "--demangle", path], check=True, text=True,
+    out = subprocess.run([nm_of(path), "--defined-only", "--demangle", path], check=True, text=True,
                          stdout=subprocess.PIPE).stdout
     for line in out.splitlines():
         _, kind, name = line.split(" ", 2)

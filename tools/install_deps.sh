@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing, and nothing when none is.
 #
-# usage: tools/install_deps.sh [build] [test] [fuzz] [lint]      (default: build)
+# usage: tools/install_deps.sh [build] [test] [fuzz] [neon] [lint]      (default: build)
 #
 # A package counts as there when the command or header that it is wanted for is there, so tools from
 # elsewhere are left alone. Works as root and through sudo. Without apt-get it names what is missing.
 set -euo pipefail
 
-# package:command, or package:/header below an include directory
+# package:command, or package:/header below an include directory, or package:/usr/src/file
 packages() {
   case "$1" in
     build)
@@ -16,9 +16,13 @@ packages() {
       ;;
     test) echo ccache:ccache npm:npm ;;
     fuzz) echo clang:clang++ libclang-rt-14-dev:/fuzzer/FuzzedDataProvider.h ;;
+    neon)
+      echo g++-aarch64-linux-gnu:aarch64-linux-gnu-g++ qemu-user:qemu-aarch64 \
+        googletest:/usr/src/googletest/CMakeLists.txt
+      ;;
     lint) echo clang-format:clang-format clang-tidy:clang-tidy ;;
     *)
-      echo "install_deps: unknown group '$1' (build, test, fuzz, lint)" >&2
+      echo "install_deps: unknown group '$1' (build, test, fuzz, neon, lint)" >&2
       return 2
       ;;
   esac
@@ -26,6 +30,7 @@ packages() {
 
 is_there() {
   case "$1" in
+    /usr/src/*) [ -e "$1" ] ;;
     /*)
       local dir
       for dir in /usr/include /usr/local/include /usr/lib/llvm-*/lib/clang/*/include \

@@ -7,9 +7,13 @@
 #include "kernels/cpu/avx512/table.h"
 #include "kernels/cpu/avxvnni/table.h"
 #include "kernels/cpu/generic/table.h"
+#include "kernels/cpu/neon/table.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace carat::kernels {
@@ -37,6 +41,15 @@ bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
+#elif defined(__aarch64__)
+// The dot product instructions; 64-bit processors of other systems than Linux have them.
+bool has_neon_dot() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return true;
+#endif
+}
 #endif
 
 // Best first.
@@ -45,6 +58,8 @@ constexpr Isa kIsas[] = {
     {has_avx512vnni, avx512::table},
     {has_avxvnni, avxvnni::table},
     {has_avx2, [] { return avx2::kTable; }},
+#elif defined(__aarch64__)
+    {has_neon_dot, neon::table},
 #endif
     {[] { return true; }, [] { return &generic::kTable; }},
 };

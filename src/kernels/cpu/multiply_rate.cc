@@ -111,16 +111,15 @@ int64_t loop_neon(int64_t steps, int32_t* sink) {
   return steps * kChains * 8;
 }
 
-int64_t loop_neon_dot(int64_t steps, int32_t* sink) {
+__attribute__((target("arch=armv8.2-a+dotprod"))) int64_t loop_neon_dot(int64_t steps,
+                                                                        int32_t* sink) {
   int32x4_t acc[kChains];
   const int8x16_t w = vdupq_n_s8(static_cast<int8_t>(*sink & 7));
   const int8x16_t x = vdupq_n_s8(static_cast<int8_t>(*sink & 3));
   for (int i = 0; i < kChains; ++i) acc[i] = vdupq_n_s32(i);
   for (int64_t s = 0; s < steps; ++s) {
     for (int i = 0; i < kChains; ++i) {
-      __asm__ volatile(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b"
-                       : "+w"(acc[i])
-                       : "w"(w), "w"(x));
+      __asm__ volatile("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc[i]) : "w"(w), "w"(x));
     }
   }
   for (int i = 1; i < kChains; ++i) acc[0] = vaddq_s32(acc[0], acc[i]);

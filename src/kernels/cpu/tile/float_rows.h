@@ -207,8 +207,8 @@ template <class Isa, class Type>
 CARAT_INLINE void linear_float(const WeightRows& w, const FloatRows& x, const LinearOutput& y) {
   if (x.n > Isa::kSeveralTokens) {
     int64_t parts = (x.n + kFloatTokens - 1) / kFloatTokens;
-    for (int64_t t = 0, n; t < x.n; t += n) {
-      n = (x.n - t + parts - 1) / parts--;
+    for (int64_t t = 0, n; t < x.n; t += n, --parts) {
+      n = (x.n - t + parts - 1) / parts;
       many_floats<Isa, Type>(w, {x.data + t * x.stride, x.stride, n},
                              {y.data + t * y.stride, y.stride});
     }

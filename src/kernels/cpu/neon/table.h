@@ -1,0 +1,47 @@
+// The kernels of 64-bit ARM with NEON and its dot product instructions: strong functions of leaf
+// files compiled with that flag, as in kernels/cpu/avx2/table.h. What it has no kernel for is the
+// scalar table's.
+#pragma once
+
+#include "kernels/cpu/table.h"
+
+namespace carat::kernels::neon {
+
+#if defined(__aarch64__)
+// REQUIRES: the processor has the dot product instructions (ASIMDDP).
+const KernelTable* table() noexcept;
+#endif
+
+void quantize_rows(const float* rows, const QuantizedRows& x) noexcept;
+void linear_f32(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                float* scratch) noexcept;
+void linear_f16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                float* scratch) noexcept;
+void linear_bf16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
+                 float* scratch) noexcept;
+void rms_norm(const float* x, const float* w, int64_t n_groups, int64_t group, float eps,
+              float* y) noexcept;
+void add_rms_norm(const float* x, const float* y, const float* w, int64_t n, int64_t cols,
+                  float eps, float* out) noexcept;
+void rope(const float* x, const float* cos, const float* sin, int64_t n_pairs, int64_t n_heads,
+          int64_t head_dim, float* y) noexcept;
+void add(const float* a, const float* b, int64_t n, float* y) noexcept;
+void scale(const float* x, int64_t n, float factor, float* y) noexcept;
+void multiply_add(const float* x, int64_t n, float factor, float* y) noexcept;
+void geglu(const float* gate, const float* up, int64_t n, float* y) noexcept;
+void softcap(const float* x, int64_t n, float cap, float* y) noexcept;
+void finish(float* vectors, const float* sum, int64_t n_q, int64_t head_dim) noexcept;
+void round_rows(const float* rows, int64_t n, int64_t cols, const CodeRows& out) noexcept;
+void weigh_codes(const CodeRows& q, int64_t n_q, const CodePage& page, const Places* seen,
+                 int64_t head_dim, const uint8_t* next, const CodeRows& p, float* max,
+                 float* sum) noexcept;
+void join_weights(float* total_max, float* total_sum, const float* max, const float* sum, int64_t n,
+                  float* keep, float* take) noexcept;
+void join_values(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims,
+                 const uint8_t* next, const float* keep, const float* take, float* totals,
+                 int64_t stride) noexcept;
+void to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
+void from_f16(const uint16_t* x, int64_t n, float* y) noexcept;
+void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept;
+
+}  // namespace carat::kernels::neon
