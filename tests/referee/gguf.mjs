@@ -21,6 +21,42 @@ function f16(bits) {
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
+// Element j of 32 whose low four bits are in the nibbles of 16 bytes at `at`.
+function nibble(v, at, j) {
+  const byte = v.getUint8(at + (j % 16));
+  return j < 16 ? byte & 15 : byte >> 4;
+}
+
+// The same with a fifth bit in the four bytes at `high`.
+function five(v, at, high, j) {
+  return nibble(v, at, j) | (((v.getUint8(high + (j >> 3)) >> (j & 7)) & 1) << 4);
+}
+
+// Scale and minimum of sub-block b of Q4_K and Q5_K, packed in the 12 bytes at `at`.
+function scaleAndMin(v, at, b) {
+  const byte = (i) => v.getUint8(at + i);
+  if (b < 4) return [byte(b) & 63, byte(b + 4) & 63];
+  return [(byte(b + 4) & 15) | ((byte(b - 4) >> 6) << 4),
+          (byte(b + 4) >> 4) | ((byte(b) >> 6) << 4)];
+}
+
+// Q4_K and Q5_K: `high` is the distance of the fifth bits from the block, or null.
+function decodeK(v, at, out, i, codes, high) {
+  const d = f16(v.getUint16(at, true));
+  const dmin = f16(v.getUint16(at + 2, true));
+  for (let b = 0; b < 8; ++b) {
+    const [scale, min] = scaleAndMin(v, at + 4, b);
+    for (let l = 0; l < 32; ++l) {
+      const byte = v.getUint8(at + codes + 32 * (b >> 1) + l);
+      let code = b & 1 ? byte >> 4 : byte & 15;
+      if (high !== null) code |= ((v.getUint8(at + high + l) >> b) & 1) << 4;
+      out[i + 32 * b + l] = d * scale * code - dmin * min;
+    }
+  }
+}
+
+const IQ4_LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
 // type id: [values a block, bytes a block, (view, offset of the block, out, index of the value)]
 const TYPES = {
   0: [1, 4, (v, at, out, i) => { out[i] = v.getFloat32(at, true); }],
@@ -41,6 +77,59 @@ const TYPES = {
   8: [32, 34, (v, at, out, i) => {  // Q8_0
     const d = f16(v.getUint16(at, true));
     for (let j = 0; j < 32; ++j) out[i + j] = d * v.getInt8(at + 2 + j);
+  }],
+  3: [32, 20, (v, at, out, i) => {  // Q4_1
+    const d = f16(v.getUint16(at, true));
+    const m = f16(v.getUint16(at + 2, true));
+    for (let j = 0; j < 32; ++j) out[i + j] = d * nibble(v, at + 4, j) + m;
+  }],
+  6: [32, 22, (v, at, out, i) => {  // Q5_0
+    const d = f16(v.getUint16(at, true));
+    for (let j = 0; j < 32; ++j) out[i + j] = d * (five(v, at + 6, at + 2, j) - 16);
+  }],
+  7: [32, 24, (v, at, out, i) => {  // Q5_1
+    const d = f16(v.getUint16(at, true));
+    const m = f16(v.getUint16(at + 2, true));
+    for (let j = 0; j < 32; ++j) out[i + j] = d * five(v, at + 8, at + 4, j) + m;
+  }],
+  20: [32, 18, (v, at, out, i) => {  // IQ4_NL
+    const d = f16(v.getUint16(at, true));
+    for (let j = 0; j < 32; ++j) out[i + j] = d * IQ4_LEVELS[nibble(v, at + 2, j)];
+  }],
+  10: [256, 84, (v, at, out, i) => {  // Q2_K
+    const d = f16(v.getUint16(at + 80, true));
+    const dmin = f16(v.getUint16(at + 82, true));
+    for (let e = 0; e < 256; ++e) {
+      const scales = v.getUint8(at + (e >> 4));
+      const code = (v.getUint8(at + 16 + 32 * (e >> 7) + (e & 31)) >> (2 * ((e >> 5) & 3))) & 3;
+      out[i + e] = d * (scales & 15) * code - dmin * (scales >> 4);
+    }
+  }],
+  11: [256, 110, (v, at, out, i) => {  // Q3_K
+    const d = f16(v.getUint16(at + 108, true));
+    for (let e = 0; e < 256; ++e) {
+      const lane = e & 31;
+      const pass = (e >> 5) & 3;
+      const low = (v.getUint8(at + 32 + 32 * (e >> 7) + lane) >> (2 * pass)) & 3;
+      const high = (v.getUint8(at + lane) >> (4 * (e >> 7) + pass)) & 1;
+      const b = e >> 4;
+      const packed = v.getUint8(at + 96 + (b & 7));
+      const top = (v.getUint8(at + 104 + (b & 3)) >> (2 * (b >> 2))) & 3;
+      const scale = ((b < 8 ? packed & 15 : packed >> 4) | (top << 4)) - 32;
+      out[i + e] = d * scale * (low + 4 * high - 4);
+    }
+  }],
+  12: [256, 144, (v, at, out, i) => decodeK(v, at, out, i, 16, null)],  // Q4_K
+  13: [256, 176, (v, at, out, i) => decodeK(v, at, out, i, 48, 16)],    // Q5_K
+  23: [256, 136, (v, at, out, i) => {                                   // IQ4_XS
+    const d = f16(v.getUint16(at, true));
+    const high = v.getUint16(at + 2, true);
+    for (let b = 0; b < 8; ++b) {
+      const low = v.getUint8(at + 4 + (b >> 1));
+      const scale = ((b & 1 ? low >> 4 : low & 15) | (((high >> (2 * b)) & 3) << 4)) - 32;
+      for (let j = 0; j < 32; ++j)
+        out[i + 32 * b + j] = d * scale * IQ4_LEVELS[nibble(v, at + 8 + 16 * b, j)];
+    }
   }],
   14: [256, 210, (v, at, out, i) => {  // Q6_K
     const d = f16(v.getUint16(at + 208, true));

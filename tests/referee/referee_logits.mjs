@@ -8,9 +8,9 @@
 // not hold, forward.mjs with GELU in f16, as llama.cpp's table has it, must agree with llama.cpp
 // within that bound: then the table is the difference, and it is not carat's.
 //
-// With Q4_0 each rounds activations in its own way, so a third one judges: R is carat's float
-// forward of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at most
-// 1.25 times KLD(R || llama.cpp), over several random models: the mean for dense models, the median
+// With quantized weights each rounds activations in its own way, so a third one judges: R is carat's
+// float forward of the dequantized weights (dequantized by gguf.mjs), and KLD(R || carat) may be at
+// most 1.25 times KLD(R || llama.cpp), over several random models: the mean for dense models, the median
 // for mixtures, where one token that takes another expert outweighs all else. llama.cpp keeps K and
 // V in f32 then, carat in f32 and once more in its default, int8.
 import {existsSync, readdirSync, readFileSync} from "node:fs";
@@ -22,7 +22,7 @@ import {Referee, root} from "./harness.mjs";
 import {compare, logitRows} from "./peers.mjs";
 
 const MAX_KLD_F32 = 1e-6;
-const MAX_RATIO_Q4_0 = 1.25;
+const MAX_RATIO_QUANTIZED = 1.25;
 const MAX_ERROR_F32 = 1e-6;
 const MAX_ERROR_DOUBLE = 1e-10;
 const N_TOKENS = 128;  // longer than the tiny models' window
@@ -84,7 +84,8 @@ function checkFloat(name, gguf, tokens) {
 }
 
 // `files` are GGUF files of one kind; their positions are judged together.
-function checkQuantized(name, files, tokens, statistic) {
+// Each must hold a tensor of the type with the GGUF id `type`.
+function checkQuantized(name, files, tokens, statistic, type = 2) {
   const judge = [];
   const ours = [];
   const small = [];
@@ -92,7 +93,8 @@ function checkQuantized(name, files, tokens, statistic) {
   for (const gguf of files) {
     const float = outFile(gguf, ".float.gguf");
     const types = ggufToF32(gguf, float);
-    referee.check((types[2] ?? []).length > 0, `${gguf}: no tensor is Q4_0`);
+    referee.check((types[type] ?? []).length > 0,
+                  `${gguf}: no tensor is of type ${type}`);
     judge.push(...caratLogits(float, tokens));
     ours.push(...caratLogits(gguf, tokens));
     small.push(...caratLogits(gguf, tokens, "int8"));
@@ -105,7 +107,7 @@ function checkQuantized(name, files, tokens, statistic) {
   show(`${name}, R || llama.cpp`, other);
   for (const [kv, figures] of [["f32", mine], ["int8", compare(judge, small)]]) {
     const ratio = figures[statistic] / other[statistic];
-    referee.check(ratio <= MAX_RATIO_Q4_0,
+    referee.check(ratio <= MAX_RATIO_QUANTIZED,
                   `${name}, K/V ${kv}: ${statistic} is ${ratio.toFixed(3)} times llama.cpp's`);
   }
 }
@@ -122,6 +124,18 @@ for (const kind of ["tiny", "tinymoe", "tinykv"]) {
   referee.run(`${kind} Q4_0`, () => {
     const files = [1, 2, 3].map((seed) => synth(kind, "q4_0", seed));
     checkQuantized(`${kind} Q4_0`, files, tokens, kind === "tinymoe" ? "median_kld" : "mean_kld");
+  });
+}
+
+// Every other type, its name and its GGUF id.
+const MORE_TYPES = [
+  ["q4_k_m", 12], ["q5_k_m", 13], ["q6_k", 14], ["q8_0", 8], ["q4_1", 3], ["q5_0", 6], ["q5_1", 7],
+  ["iq4_nl", 20], ["iq4_xs", 23], ["q2_k", 10], ["q3_k", 11],
+];
+for (const [type, id] of MORE_TYPES) {
+  referee.run(`tiny ${type}`, () => {
+    const files = (type === "q4_k_m" ? [1, 2, 3] : [1]).map((seed) => synth("tiny", type, seed));
+    checkQuantized(`tiny ${type}`, files, someTokens(512, 7), "mean_kld", id);
   });
 }
 
