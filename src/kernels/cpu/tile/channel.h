@@ -50,7 +50,7 @@ CARAT_INLINE void static_walk(const Streams& streams, const StaticRows& x, const
     for (int s = 0; s < streams.n; ++s) {
       const std::byte* planes = at[s];
       at[s] += Fmt::kBlockBytes;
-      prefetch_block<Isa, F>(planes);
+      prefetch_ahead<Isa, F>(planes);
       unroll<8>([&](auto k) CARAT_LAMBDA {
         const typename Isa::Codes c = set_codes<Isa, F, vector_of(k)>(planes);
         unroll<T>([&](auto t) CARAT_LAMBDA {

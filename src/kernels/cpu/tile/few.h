@@ -1,5 +1,5 @@
 // One to about eight tokens: bound by memory. One stream of loads does not reach the memory's
-// speed, so the tiles are split into four parts that are walked side by side, a block of each in
+// speed, so the tiles are split into four parts that are walked side by side, a set of each in
 // turn, and what comes next in each is asked for ahead. Codes are unpacked once for all tokens and
 // never leave the registers.
 #pragma once
@@ -10,7 +10,7 @@ namespace carat::kernels::tile {
 namespace {
 
 constexpr int kStreams = 4;
-constexpr int64_t kAhead = 2048;  // bytes
+constexpr int64_t kAhead = 4096;  // bytes
 
 // acc[t] += the products of a set with those of T tokens, x_set the place of the first one's.
 template <class Isa, TileFormat F, int T>
@@ -49,24 +49,15 @@ struct Streams {
   int64_t rows[kStreams];  // real ones
 };
 
+// Asks for the bytes of a set to come. One set at a time: a whole block of requests at once fills
+// the queue of the cache and the loads wait behind them.
 template <class Isa, TileFormat F>
-CARAT_INLINE void prefetch_block(const std::byte* block) {
-  for (int i = 0; i < (Format<F>::kBlockBytes + 63) / 64; ++i) {
-    Isa::prefetch(block + kAhead + 64 * i);
-  }
+CARAT_INLINE void prefetch_ahead(const std::byte* p) {
+  constexpr int kBytes = Format<F>::kBlockBytes / Format<F>::kSets;
+  for (int i = 0; i < kBytes; i += 64) Isa::prefetch(p + kAhead + i);
 }
 
-// acc[t] += a block of a tile times T tokens.
-template <class Isa, TileFormat F, int T>
-CARAT_INLINE void add_block(const std::byte* block, const QuantizedRows& x, int64_t x_set,
-                            typename Isa::Floats* acc) {
-  const std::byte* p = block + Format<F>::kInfo.head_bytes;
-  for (int i = 0; i < Format<F>::kSets; ++i, p += Format<F>::kSetBytes) {
-    add_set<Isa, F, T>(block, p, x, x_set + i, acc);
-  }
-}
-
-// n <= kMost tokens, add(block, set, acc) does all of them.
+// n <= kMost tokens; add(block, p, set, acc) multiplies the set at p of a block by all of them.
 template <class Isa, TileFormat F, int kMost, class Add>
 CARAT_INLINE void walk(const Streams& streams, int64_t n, int64_t cols, int64_t stride, Add add) {
   using Fmt = Format<F>;
@@ -77,12 +68,14 @@ CARAT_INLINE void walk(const Streams& streams, int64_t n, int64_t cols, int64_t 
     for (int64_t t = 0; t < n; ++t) acc[s][t] = Isa::zero();
   }
   for (int64_t set = 0; set < cols / kTileColumns; set += Fmt::kSets) {
-    for (int s = 0; s < streams.n; ++s) {
-      const std::byte* block = at[s];
-      at[s] += Fmt::kBlockBytes;
-      prefetch_block<Isa, F>(block);
-      add(block, set, acc[s]);
+    int64_t offset = Fmt::kInfo.head_bytes;
+    for (int i = 0; i < Fmt::kSets; ++i, offset += Fmt::kSetBytes) {
+      for (int s = 0; s < streams.n; ++s) {
+        prefetch_ahead<Isa, F>(at[s] + offset);
+        add(at[s], at[s] + offset, set + i, acc[s]);
+      }
     }
+    for (int s = 0; s < streams.n; ++s) at[s] += Fmt::kBlockBytes;
   }
   for (int s = 0; s < streams.n; ++s) {
     for (int64_t t = 0; t < n; ++t) {
@@ -120,9 +113,10 @@ template <class Isa, TileFormat F, int T>
 __attribute__((noinline)) void few_tokens(const TileRows& w, const QuantizedRows& x,
                                           const LinearOutput& y) {
   for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA {
-    walk<Isa, F, T>(s, T, x.cols, y.stride,
-                    [&](const std::byte* block, int64_t set, typename Isa::Floats* acc)
-                        CARAT_LAMBDA { add_block<Isa, F, T>(block, x, set, acc); });
+    walk<Isa, F, T>(
+        s, T, x.cols, y.stride,
+        [&](const std::byte* block, const std::byte* p, int64_t set, typename Isa::Floats* acc)
+            CARAT_LAMBDA { add_set<Isa, F, T>(block, p, x, set, acc); });
   });
 }
 
@@ -135,11 +129,12 @@ __attribute__((noinline)) void several_tokens(const TileRows& w, const Quantized
   for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA {
     walk<Isa, F, Isa::kSeveralTokens>(
         s, x.n, x.cols, y.stride,
-        [&](const std::byte* block, int64_t set, typename Isa::Floats* acc) CARAT_LAMBDA {
-          for_groups<Isa::kFewTokens>(x.n, [&](int64_t t, auto T) CARAT_LAMBDA {
-            add_block<Isa, F, T>(block, x, t * n_sets + set, acc + t);
-          });
-        });
+        [&](const std::byte* block, const std::byte* p, int64_t set, typename Isa::Floats* acc)
+            CARAT_LAMBDA {
+              for_groups<Isa::kFewTokens>(x.n, [&](int64_t t, auto T) CARAT_LAMBDA {
+                add_set<Isa, F, T>(block, p, x, t * n_sets + set, acc + t);
+              });
+            });
   });
 }
 
