@@ -1,13 +1,20 @@
-// Kernel lab: speed and correctness of every table's matrix products at the shapes of Gemma 4 E2B,
-// beside the two floors of the machine measured in the same run. Threads 1 and all.
+// Kernel lab: speed and correctness of every matrix kernel of a table, beside the two floors of the
+// machine measured in the same run: reading memory and the bare multiplication loop.
 //
-//   kernel_lab [--isa NAME] [--type Q4_0] [--quick]
+//   kernel_lab [--isa NAME] [--type Q4_0] [--tokens N] [--quick]
+//   kernel_lab --callgrind [--isa NAME] --type Q4_0 [--tokens N]
+//
+// Products read slices of a matrix larger than the caches in turn, so that weights come from
+// memory; the best of many is told, as other work on the machine only ever makes one slower. Types
+// ending in "s" are channel formats with static activations. --callgrind multiplies once and says
+// how many multiply-adds that was (docs/performance.md).
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
-#include <ctime>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,114 +22,195 @@
 #include "base/rng.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/bandwidth.h"
-#include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/multiply_rate.h"
+#include "kernels/testing/quantized.h"
+#include "kernels/tiles.h"
 #include "quant/scheme.h"
 #include "tensor/compare.h"
 
 namespace {
 
-using carat::DType;
-using carat::ThreadPool;
-using carat::kernels::CpuOps;
-using carat::kernels::KernelTable;
-using carat::kernels::Value;
-using carat::kernels::Weight;
+using namespace carat;
+using namespace carat::kernels;
+
+constexpr int64_t kCols = 1536;
+constexpr int64_t kPattern = 64;  // rows that are made; the rest repeats them
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Seconds of processor time of all threads: on a shared machine steadier than the clock.
-double cpu_now() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
-
-struct Shape {
-  const char* what;
-  DType dtype;
-  int64_t rows, cols;
+struct Free {
+  void operator()(std::byte* p) const { std::free(p); }
 };
 
-constexpr Shape kShapes[] = {
-    {"q global", DType::kQ4_0, 4096, 1536},       {"ffn gate", DType::kQ4_0, 6144, 1536},
-    {"ffn gate wide", DType::kQ4_0, 12288, 1536}, {"ffn down", DType::kQ4_0, 1536, 6144},
-    {"ffn down wide", DType::kQ4_0, 1536, 12288}, {"ffn gate", DType::kQ8_0, 6144, 1536},
-    {"head", DType::kQ6_K, 65536, 1536},          {"ple projection", DType::kF16, 8960, 1536},
-    {"ple projection", DType::kBF16, 8960, 1536}, {"ple projection", DType::kF32, 8960, 1536},
+// A matrix of one type as kernels read it: 16 rows are `unit_bytes`.
+struct Matrix {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::optional<TileFormat> format;
+  bool is_static = false;
+  int64_t unit_bytes = 0, units = 0;
+  std::unique_ptr<std::byte, Free> data;
+
+  int64_t bytes() const { return units * unit_bytes; }
 };
 
-// Copies of one random matrix, together larger than any cache, so that each product reads memory.
-struct Matrices {
-  Weight weight;
-  std::vector<std::byte> bytes;
-  int64_t size = 0, copies = 0;
-
-  Matrices(const Shape& s, int64_t total) {
-    size = s.rows * carat::row_bytes(s.dtype, s.cols);
-    copies = std::max<int64_t>(1, total / size);
-    bytes.resize(static_cast<size_t>(size * copies));
-    carat::Rng rng(1);
-    // Values of a few rows, repeated: their speed does not depend on them.
-    std::vector<float> values(static_cast<size_t>(8 * s.cols));
-    for (float& v : values) v = static_cast<float>(rng.normal()) * 0.05f;
-    const int64_t part = 8 * carat::row_bytes(s.dtype, s.cols);
-    carat::quant::encode_row(s.dtype, values.data(), bytes.data(), 8 * s.cols);
-    for (int64_t at = part; at < static_cast<int64_t>(bytes.size()); at += part) {
-      std::memcpy(&bytes[static_cast<size_t>(at)], bytes.data(),
-                  static_cast<size_t>(std::min(part, static_cast<int64_t>(bytes.size()) - at)));
-    }
-    weight = {.dtype = s.dtype, .rows = s.rows, .cols = s.cols};
-  }
-  Weight copy(int64_t i) const {
-    Weight w = weight;
-    w.data = bytes.data() + i % copies * size;
-    return w;
-  }
-};
-
-std::vector<float> random_rows(int64_t n, int64_t cols) {
-  carat::Rng rng(2);
-  std::vector<float> x(static_cast<size_t>(n * cols));
-  for (float& v : x) v = static_cast<float>(rng.normal());
+std::vector<float> random_floats(int64_t n, float scale) {
+  Rng rng(1);
+  std::vector<float> x(static_cast<size_t>(n));
+  for (float& v : x) v = static_cast<float>(rng.normal()) * scale;
   return x;
 }
 
-// Bits of the first rows against the scalar table.
-bool is_correct(const KernelTable& table, const Matrices& m, const Shape& s) {
-  ThreadPool pool(1);
-  CpuOps fast(pool, table), slow(pool, carat::kernels::generic_kernels());
-  const Weight w = carat::kernels::slice_rows(m.copy(0), 0, std::min<int64_t>(s.rows, 21));
-  const std::vector<float> x = random_rows(6, s.cols);
-  const Value a = fast.linear(fast.input(6, s.cols, x), w);
-  const Value b = slow.linear(slow.input(6, s.cols, x), w);
-  return carat::first_bit_difference(fast.view(a), slow.view(b)) < 0;
+// 16 rows from row `unit` * 16 of the pattern.
+void make_unit(const Matrix& m, const std::vector<float>& values, int64_t unit, std::byte* out) {
+  const float* rows = values.data() + unit * kTileRows * kCols;
+  if (m.format && tile_info(*m.format).tail_bytes > 0) {
+    const int range = *m.format == TileFormat::kC8 ? 128 : tile_info(*m.format).offset;
+    std::vector<int8_t> codes(kTileRows * kCols);
+    for (size_t i = 0; i < codes.size(); ++i) {
+      const float code = rows[i] * static_cast<float>(range) * 8;
+      codes[i] = static_cast<int8_t>(
+          std::clamp(code, static_cast<float>(-range), static_cast<float>(range - 1)));
+    }
+    const std::vector<float> scales(kTileRows, 0.01f);
+    return pack_channel_tile(*m.format, codes.data(), scales.data(), kTileRows, kCols, out);
+  }
+  const int64_t row_size = row_bytes(m.dtype, kCols);
+  std::vector<std::byte> file(static_cast<size_t>(kTileRows * row_size));
+  quant::encode_row(m.dtype, rows, file.data(), kTileRows * kCols);
+  if (m.format) return pack_tile(m.dtype, file.data(), kTileRows, kCols, out);
+  std::copy(file.begin(), file.end(), out);
 }
 
-struct Timing {
-  double best = 1e9;  // seconds of one product, the best of a few
-  double cpu = 0;     // processor seconds of one product, the mean
+void fill(Matrix& m, int64_t size) {
+  m.unit_bytes = m.format ? tile_bytes(*m.format, kCols) : kTileRows * row_bytes(m.dtype, kCols);
+  m.units = std::max<int64_t>(kPattern / kTileRows, size / m.unit_bytes);
+  const auto bytes = static_cast<size_t>(m.bytes());
+  m.data.reset(static_cast<std::byte*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
+  const std::vector<float> values = random_floats(kPattern * kCols, 0.05f);
+  for (int64_t u = 0; u < kPattern / kTileRows; ++u) {
+    make_unit(m, values, u, m.data.get() + u * m.unit_bytes);
+  }
+  for (int64_t u = kPattern / kTileRows; u < m.units; ++u) {
+    std::memcpy(m.data.get() + u * m.unit_bytes,
+                m.data.get() + u % (kPattern / kTileRows) * m.unit_bytes,
+                static_cast<size_t>(m.unit_bytes));
+  }
+}
+
+std::vector<Matrix> all_types() {
+  std::vector<Matrix> types;
+  for (const DTypeInfo& t : all_dtypes()) {
+    const std::optional<TileFormat> format = tile_format(t.dtype);
+    if (!format && t.dtype != DType::kF32 && t.dtype != DType::kF16 && t.dtype != DType::kBF16) {
+      continue;
+    }
+    Matrix& m = types.emplace_back();
+    m.name = name_of(t.dtype);
+    m.dtype = t.dtype;
+    m.format = format;
+  }
+  for (const char* name : {"C2", "C4", "C8", "C2s", "C4s", "C8s"}) {
+    Matrix& m = types.emplace_back();
+    m.name = name;
+    m.format = name[1] == '2'   ? TileFormat::kC2
+               : name[1] == '4' ? TileFormat::kC4
+                                : TileFormat::kC8;
+    m.is_static = name[2] == 's';
+  }
+  return types;
+}
+
+// n rows of activations in every form.
+struct Activations {
+  int64_t n;
+  std::vector<float> floats;
+  test::Quantized quantized;
+
+  Activations(const KernelTable& table, int64_t rows)
+      : n(rows), floats(random_floats(rows * kCols, 1)), quantized(rows, kCols) {
+    table.quantize_rows(floats.data(), quantized.rows);
+  }
 };
 
-Timing time_linear(CpuOps& ops, const Matrices& m, int64_t n, int64_t cols, double budget) {
-  const Value x = ops.input(n, cols, random_rows(n, cols));
-  (void)ops.linear(x, m.copy(0));
-  Timing timing;
-  const double end = now() + budget, cpu_start = cpu_now();
-  int64_t i = 1;
-  for (; i < 4 || now() < end; ++i) {
-    const double start = now();
-    (void)ops.linear(x, m.copy(i));
-    timing.best = std::min(timing.best, now() - start);
+// Units [begin, end) of m times x into columns [16 * column, ...) of y, whose rows are y_rows long.
+void multiply(const KernelTable& table, const Matrix& m, int64_t begin, int64_t end,
+              const Activations& x, float* y, int64_t y_rows, int64_t column) {
+  const std::byte* data = m.data.get() + begin * m.unit_bytes;
+  const int64_t rows = (end - begin) * kTileRows;
+  const LinearOutput out{y + column * kTileRows, y_rows};
+  if (m.is_static) {
+    const int i = static_cast<int>(*m.format) - static_cast<int>(TileFormat::kC2);
+    return table.linear_channel[i]({data, m.unit_bytes, rows, kCols},
+                                   {x.n, kCols, x.quantized.rows.codes, 0.02f}, out);
   }
-  timing.cpu = (cpu_now() - cpu_start) / static_cast<double>(i - 1);
-  return timing;
+  if (m.format) {
+    return table.linear_tiles[static_cast<int>(*m.format)]({data, m.unit_bytes, rows, kCols},
+                                                           x.quantized.rows, out);
+  }
+  const FloatLinear f = m.dtype == DType::kF32   ? table.linear_f32
+                        : m.dtype == DType::kF16 ? table.linear_f16
+                                                 : table.linear_bf16;
+  std::vector<float> scratch(&table == &generic_kernels() ? kFloatPanelRows * kCols : 0);
+  f({data, m.unit_bytes / kTileRows, rows, kCols}, {x.floats.data(), kCols, x.n}, out,
+    scratch.data());
 }
 
-void print_floors(int threads, const char* isa) {
+bool is_correct(const KernelTable& table, const Matrix& m) {
+  for (int64_t n : {1, 3, 7, 13}) {
+    const Activations x(table, n);
+    std::vector<float> want(static_cast<size_t>(n * kPattern)), got = want;
+    multiply(generic_kernels(), m, 0, kPattern / kTileRows, x, want.data(), kPattern, 0);
+    multiply(table, m, 0, kPattern / kTileRows, x, got.data(), kPattern, 0);
+    if (first_bit_difference(got, want) >= 0) return false;
+  }
+  return true;
+}
+
+// Seconds of one product with `units` units, the best within the budget.
+double time_product(const KernelTable& table, ThreadPool& pool, const Matrix& m, int64_t units,
+                    const Activations& x, double budget) {
+  const int64_t rows = units * kTileRows, slices = m.units / units;
+  std::vector<float> y(static_cast<size_t>(x.n * rows));
+  double best = 1e9;
+  const double end = now() + budget;
+  for (int64_t i = 0; i < 4 || now() < end; ++i) {
+    const int64_t first = i % slices * units;
+    const double start = now();
+    const int threads = pool.size();
+    pool.parallel_for(threads, 1, [&](int64_t begin, int64_t stop, int) {
+      const int64_t a = begin * units / threads, b = stop * units / threads;
+      multiply(table, m, first + a, first + b, x, y.data(), rows, a);
+    });
+    best = std::min(best, now() - start);
+  }
+  return best;
+}
+
+void measure(const KernelTable& table, const Matrix& m, int threads, std::vector<int64_t> tokens,
+             double budget) {
   ThreadPool pool(threads);
-  fmt::print("{} thread(s): read {:.1f} GB/s, multiply loop {:.0f} GMAC/s\n", threads,
-             carat::kernels::measure_read_bandwidth(pool) / 1e9,
-             carat::kernels::measure_multiply_rate(pool, isa) / 1e9);
+  const double read = measure_read_bandwidth(pool, {m.data.get(), static_cast<size_t>(m.bytes())});
+  const double loop = measure_multiply_rate(pool, table.isa);
+  for (int64_t n : tokens) {
+    const Activations x(table, n);
+    const int64_t slice = std::min<int64_t>(m.bytes(), n <= 8 ? 24 << 20 : 6 << 20);
+    const int64_t units = std::max<int64_t>(threads, slice / m.unit_bytes);
+    const double seconds = time_product(table, pool, m, units, x, budget);
+    const double macs = static_cast<double>(n * units * kTileRows * kCols) / seconds;
+    const double bytes = static_cast<double>(units * m.unit_bytes) / seconds;
+    fmt::print("{:<11}{:<8}{:>8}{:>7}{:>9.1f}{:>6.0f}%{:>8.1f}{:>6.0f}%\n", table.isa, m.name,
+               threads, n, macs / 1e9, macs / loop * 100, bytes / 1e9, bytes / read * 100);
+  }
+}
+
+int usage() {
+  fmt::print(stderr,
+             "usage: kernel_lab [--isa NAME] [--type Q4_0] [--tokens N] [--quick] [--callgrind]\n");
+  return 2;
 }
 
 }  // namespace
@@ -130,47 +218,52 @@ void print_floors(int threads, const char* isa) {
 int main(int argc, char** argv) {
   std::optional<std::string> isa;
   std::string type;
-  bool quick = false;
+  std::vector<int64_t> tokens = {1, 2, 4, 8, 16, 64, 512};
+  bool quick = false, callgrind = false;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     if (arg == "--quick") {
       quick = true;
+    } else if (arg == "--callgrind") {
+      callgrind = true;
     } else if (arg == "--isa" && i + 1 < argc) {
       isa = argv[++i];
     } else if (arg == "--type" && i + 1 < argc) {
       type = argv[++i];
+    } else if (arg == "--tokens" && i + 1 < argc) {
+      const long n = std::strtol(argv[++i], nullptr, 10);
+      if (n < 1 || n > 4096) return usage();
+      tokens = {n};
     } else {
-      fmt::print(stderr, "usage: kernel_lab [--isa NAME] [--type Q4_0] [--quick]\n");
-      return 2;
+      return usage();
     }
   }
-  const KernelTable& table = carat::kernels::choose_kernels(isa);
+  if (quick && tokens.size() > 1) tokens = {1, 8, 64};
+  const KernelTable& table = choose_kernels(isa);
   const int all = ThreadPool::available_processors();
-  print_floors(1, table.isa);
-  if (all > 1) print_floors(all, table.isa);
-  fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10}{:>9}{:>12}\n", "isa", "type", "matrix",
-             "shape", "tokens", "threads", "GMAC/s", "GB/s", "GMAC/cpu-s");
-  for (const Shape& s : kShapes) {
-    if (!type.empty() && type != carat::name_of(s.dtype)) continue;
-    const Matrices m(s, int64_t{quick ? 64 : 320} << 20);
-    if (!is_correct(table, m, s)) {
-      fmt::print("{} {}: WRONG\n", carat::name_of(s.dtype), s.what);
+  bool found = false;
+  if (!callgrind) {
+    fmt::print("{:<11}{:<8}{:>8}{:>7}{:>9}{:>7}{:>8}{:>7}\n", "isa", "type", "threads", "tokens",
+               "GMAC/s", "loop", "GB/s", "read");
+  }
+  for (Matrix& m : all_types()) {
+    if (!type.empty() && type != m.name) continue;
+    found = true;
+    fill(m, callgrind ? 0 : int64_t{quick ? 192 : 512} << 20);
+    if (callgrind) {
+      const Activations x(table, tokens.size() > 1 ? 64 : tokens[0]);
+      std::vector<float> y(static_cast<size_t>(x.n * kPattern));
+      multiply(table, m, 0, kPattern / kTileRows, x, y.data(), kPattern, 0);
+      fmt::print("{} {}: {} multiply-adds\n", table.isa, m.name, x.n * kPattern * kCols);
+      continue;
+    }
+    if (!is_correct(table, m)) {
+      fmt::print("{} {}: WRONG\n", table.isa, m.name);
       return 1;
     }
-    for (int threads : {1, all}) {
-      ThreadPool pool(threads);
-      CpuOps ops(pool, table);
-      for (int64_t n : {1, 2, 4, 16, 64, 256}) {
-        if (quick && n != 1 && n != 64) continue;
-        const Timing timing = time_linear(ops, m, n, s.cols, quick ? 0.1 : 0.4);
-        fmt::print("{:<8}{:<6}{:<16}{:>14}{:>8}{:>8}{:>10.1f}{:>9.1f}{:>12.1f}\n", table.isa,
-                   carat::name_of(s.dtype), s.what, fmt::format("{}x{}", s.rows, s.cols), n,
-                   threads, static_cast<double>(n * s.rows * s.cols) / timing.best / 1e9,
-                   static_cast<double>(m.size) / timing.best / 1e9,
-                   static_cast<double>(n * s.rows * s.cols) / timing.cpu / 1e9);
-      }
-      if (all == 1) break;
-    }
+    measure(table, m, 1, tokens, quick ? 0.1 : 0.3);
+    if (all > 1) measure(table, m, all, tokens, quick ? 0.1 : 0.3);
+    m.data.reset();
   }
-  return 0;
+  return found ? 0 : usage();
 }
