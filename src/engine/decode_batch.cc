@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <vector>
 
 #include "engine/scheduler.h"
 
@@ -13,6 +14,7 @@ DecodeBatch decode_batch(Scheduler& scheduler, std::span<const std::vector<int32
   size_t begun = 0, ended = 0;
   std::optional<Error> failed;
   DecodeBatch result;
+  std::vector<RequestId> ids;
   for (const std::vector<int32_t>& prompt : prompts) {
     Request r;
     r.tokens = prompt;
@@ -24,12 +26,20 @@ DecodeBatch decode_batch(Scheduler& scheduler, std::span<const std::vector<int32
     };
     r.on_end = [&](const GenerateResult&) { ++ended; };
     r.on_error = [&](const Error& error) { failed = error; };
-    scheduler.submit(std::move(r));
+    ids.push_back(scheduler.submit(std::move(r)));
   }
+  // Ends what is under way before the hooks' variables go.
+  const auto give_up = [&] {
+    for (const RequestId id : ids) scheduler.cancel(id);
+    scheduler.step();
+  };
   const auto run_until = [&](const size_t& count) {
     const auto start = Clock::now();
     while (count < prompts.size() && !failed) {
-      if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
+      if (stop != nullptr && stop->load(std::memory_order_relaxed)) {
+        give_up();
+        throw Interrupted();
+      }
       CHECK(scheduler.step());
     }
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -37,7 +47,10 @@ DecodeBatch decode_batch(Scheduler& scheduler, std::span<const std::vector<int32
   result.prefill_seconds = run_until(begun);
   const SchedulerStats before = scheduler.stats();
   result.decode_seconds = run_until(ended);
-  if (failed) throw *failed;
+  if (failed) {
+    give_up();
+    throw *failed;
+  }
   const SchedulerStats after = scheduler.stats();
   result.decode_steps = after.steps - before.steps;
   result.decoded_tokens = after.tokens_sampled - before.tokens_sampled;
