@@ -44,6 +44,8 @@ function(carat_layer name)
       set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS
         "-fno-tree-ter;-fno-tree-reassoc")
     endif()
+    # Everything is inlined there: lines would make the program twice as large and help nobody.
+    set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS "-g0")
   else()
     add_library(carat_${name} INTERFACE)
     target_include_directories(carat_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)
