@@ -17,7 +17,10 @@
 namespace carat::kernels {
 namespace {
 
-constexpr int kChains = 12;  // latency 4 or 5, two or three instructions a cycle
+constexpr int kChains = 12;      // latency 4 or 5, two or three instructions a cycle
+constexpr int kShortChains = 8;  // of additions, latency 1; leaves registers for the products
+// On every loop over the chains: without it they would live in memory.
+#define CARAT_UNROLL_CHAINS _Pragma("GCC unroll 12")
 
 // Multiply-adds done in `steps` rounds. `sink` holds what the loop starts from and keeps its result
 // alive.
@@ -27,20 +30,23 @@ using MultiplyLoop = int64_t (*)(int64_t steps, int32_t* sink);
 #if defined(__x86_64__)
 
 __attribute__((target("avx2"))) int64_t loop_avx2(int64_t steps, int32_t* sink) {
-  __m256i acc[kChains];
+  __m256i acc[kShortChains];
   const __m256i w = _mm256_set1_epi8(static_cast<char>(*sink & 7));
   const __m256i x = _mm256_set1_epi8(static_cast<char>(*sink & 3));
-  for (int i = 0; i < kChains; ++i) acc[i] = _mm256_set1_epi16(static_cast<int16_t>(i));
+  CARAT_UNROLL_CHAINS
+  for (int i = 0; i < kShortChains; ++i) acc[i] = _mm256_set1_epi16(static_cast<int16_t>(i));
   for (int64_t s = 0; s < steps; ++s) {
-    for (int i = 0; i < kChains; ++i) {
+    CARAT_UNROLL_CHAINS
+    for (int i = 0; i < kShortChains; ++i) {
       __m256i product;
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(product) : "x"(w), "x"(x));
       acc[i] = _mm256_add_epi16(acc[i], product);
     }
   }
-  for (int i = 1; i < kChains; ++i) acc[0] = _mm256_add_epi16(acc[0], acc[i]);
+  CARAT_UNROLL_CHAINS
+  for (int i = 1; i < kShortChains; ++i) acc[0] = _mm256_add_epi16(acc[0], acc[i]);
   *sink = _mm256_extract_epi32(acc[0], 0);
-  return steps * kChains * 32;
+  return steps * kShortChains * 32;
 }
 
 // Only on processors with AVX-VNNI, whose encoding the compiler may not know as a target.
@@ -48,12 +54,15 @@ __attribute__((target("avx2"))) int64_t loop_avx_vnni(int64_t steps, int32_t* si
   __m256i acc[kChains];
   const __m256i w = _mm256_set1_epi8(static_cast<char>(*sink & 7));
   const __m256i x = _mm256_set1_epi8(static_cast<char>(*sink & 3));
+  CARAT_UNROLL_CHAINS
   for (int i = 0; i < kChains; ++i) acc[i] = _mm256_set1_epi32(i);
   for (int64_t s = 0; s < steps; ++s) {
+    CARAT_UNROLL_CHAINS
     for (int i = 0; i < kChains; ++i) {
       __asm__ volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc[i]) : "x"(w), "x"(x));
     }
   }
+  CARAT_UNROLL_CHAINS
   for (int i = 1; i < kChains; ++i) acc[0] = _mm256_add_epi32(acc[0], acc[i]);
   *sink = _mm256_extract_epi32(acc[0], 0);
   return steps * kChains * 32;
@@ -63,14 +72,17 @@ __attribute__((target("avx512f,avx512bw"))) int64_t loop_avx512(int64_t steps, i
   __m512i acc[kChains];
   const __m512i w = _mm512_set1_epi32((*sink & 7) * 0x01010101);
   const __m512i x = _mm512_set1_epi32((*sink & 3) * 0x01010101);
+  CARAT_UNROLL_CHAINS
   for (int i = 0; i < kChains; ++i) acc[i] = _mm512_set1_epi32(i);
   for (int64_t s = 0; s < steps; ++s) {
+    CARAT_UNROLL_CHAINS
     for (int i = 0; i < kChains; ++i) {
       __m512i product;
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=v"(product) : "v"(w), "v"(x));
       acc[i] = _mm512_add_epi16(acc[i], product);
     }
   }
+  CARAT_UNROLL_CHAINS
   for (int i = 1; i < kChains; ++i) acc[0] = _mm512_add_epi16(acc[0], acc[i]);
   *sink = _mm512_reduce_add_epi32(acc[0]);
   return steps * kChains * 64;
@@ -81,12 +93,15 @@ __attribute__((target("avx512f,avx512vnni"))) int64_t loop_avx512_vnni(int64_t s
   __m512i acc[kChains];
   const __m512i w = _mm512_set1_epi32((*sink & 7) * 0x01010101);
   const __m512i x = _mm512_set1_epi32((*sink & 3) * 0x01010101);
+  CARAT_UNROLL_CHAINS
   for (int i = 0; i < kChains; ++i) acc[i] = _mm512_set1_epi32(i);
   for (int64_t s = 0; s < steps; ++s) {
+    CARAT_UNROLL_CHAINS
     for (int i = 0; i < kChains; ++i) {
       __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(acc[i]) : "v"(w), "v"(x));
     }
   }
+  CARAT_UNROLL_CHAINS
   for (int i = 1; i < kChains; ++i) acc[0] = _mm512_add_epi32(acc[0], acc[i]);
   *sink = _mm512_reduce_add_epi32(acc[0]);
   return steps * kChains * 64;
@@ -98,14 +113,17 @@ int64_t loop_neon(int64_t steps, int32_t* sink) {
   int32x4_t acc[kChains];
   const int8x8_t w = vdup_n_s8(static_cast<int8_t>(*sink & 7));
   const int8x8_t x = vdup_n_s8(static_cast<int8_t>(*sink & 3));
+  CARAT_UNROLL_CHAINS
   for (int i = 0; i < kChains; ++i) acc[i] = vdupq_n_s32(i);
   for (int64_t s = 0; s < steps; ++s) {
+    CARAT_UNROLL_CHAINS
     for (int i = 0; i < kChains; ++i) {
       int16x8_t product;
       __asm__ volatile("smull %0.8h, %1.8b, %2.8b" : "=w"(product) : "w"(w), "w"(x));
       acc[i] = vpadalq_s16(acc[i], product);
     }
   }
+  CARAT_UNROLL_CHAINS
   for (int i = 1; i < kChains; ++i) acc[0] = vaddq_s32(acc[0], acc[i]);
   *sink = vaddvq_s32(acc[0]);
   return steps * kChains * 8;
@@ -116,12 +134,15 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) int64_t loop_neon_dot(int64_t 
   int32x4_t acc[kChains];
   const int8x16_t w = vdupq_n_s8(static_cast<int8_t>(*sink & 7));
   const int8x16_t x = vdupq_n_s8(static_cast<int8_t>(*sink & 3));
+  CARAT_UNROLL_CHAINS
   for (int i = 0; i < kChains; ++i) acc[i] = vdupq_n_s32(i);
   for (int64_t s = 0; s < steps; ++s) {
+    CARAT_UNROLL_CHAINS
     for (int i = 0; i < kChains; ++i) {
       __asm__ volatile("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc[i]) : "w"(w), "w"(x));
     }
   }
+  CARAT_UNROLL_CHAINS
   for (int i = 1; i < kChains; ++i) acc[0] = vaddq_s32(acc[0], acc[i]);
   *sink = vaddvq_s32(acc[0]);
   return steps * kChains * 16;
