@@ -1,11 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 
+#include "app/bench_runs.h"
 #include "app/command.h"
 #include "app/exit_code.h"
+#include "app/machine.h"
 #include "app/memory.h"
 #include "app/model_path.h"
 #include "app/progress.h"
@@ -14,9 +15,7 @@
 #include "app/version.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "base/rng.h"
 #include "engine/session.h"
-#include "kernels/cpu/bandwidth.h"
 #include "kernels/cpu/cpu_ops.h"
 
 namespace carat::app {
@@ -24,22 +23,28 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
+constexpr int64_t kFirstPrompt = 16;  // tokens
 
 struct Figures {
-  std::vector<double> prefill_seconds, decode_seconds;  // one per repetition; empty: not asked for
-  int64_t bytes_per_token = 0;                          // read by a decode step
-  int64_t peak_resident = 0;
+  BenchTimes times;
+  StepBytes step_bytes;                  // read by a step of decoding
+  StepMultiplyAdds prefill_work;         // made by one prefill of one sequence
+  std::optional<int64_t> peak_resident;  // nothing: not known
   int64_t kv_bytes = 0;
-  double read_bandwidth = 0;  // bytes/s
+  std::optional<MachineLimits> before, after;  // nothing: not asked for
+
+  std::optional<MachineLimits> limits() const {
+    if (!before || !after) return std::nullopt;
+    return better_of(*before, *after);
+  }
+};
+
+// From the start of the command.
+struct FirstToken {
+  double load = 0;     // the file opened, its tokenizer read
+  double pack = 0;     // the weights brought where the kernels read them; 0: left in the file
+  double prefill = 0;  // the prompt read, the token chosen
+  double total = 0;
 };
 
 class BenchCommand final : public Command {
@@ -51,45 +56,56 @@ class BenchCommand final : public Command {
         .summary = "measures how fast a model reads and writes",
         .description =
             "Prefill reads -p tokens (the logits of the last one included), decode makes -n more, "
-            "each from a context of -d tokens; both begin there, neither counts reading it. Decode "
-            "is "
-            "limited by memory: every token reads the weights it needs and its keys and values. "
-            "The read bandwidth is measured in the same run, and the share of it that decode "
-            "reaches is told. With -r, medians.",
+            "each from a context of -d tokens, reading which does not count. With -r, medians.\n"
+            "Decode is limited by memory: every token reads the weights it needs and its keys and "
+            "values. Prefill is limited by arithmetic: so many multiply-adds, those that are "
+            "skipped not counted. What this machine can read and multiply is measured before and "
+            "after, with the same threads and instruction set, and the share of it that was "
+            "reached is told. A figure that was not measured is not printed.",
         .examples = {{"carat bench model.gguf", "512 tokens in, 32 out"},
                      {"carat bench model.gguf -p 0 -n 16 -d 8192", "decode at a long context"},
+                     {"carat bench model.gguf --first-token", "from start to the first token"},
+                     {"carat bench --machine", "only what the machine can do"},
                      {"carat bench model.gguf --json -t 4", "for scripts"}}};
   }
 
   std::vector<Option> options() override {
+    constexpr double kMost = 1 << 20;
     return {{.names = "MODEL",
              .target = &model_,
              .help = "GGUF file or model directory; without it, the built-in model"},
             {.names = "-p,--prefill",
              .value = "N",
-             .target = &prefill_,
+             .target = &plan_.prefill,
              .help = "tokens to read; 0: no prefill",
              .lowest = 0,
-             .highest = 1 << 20},
+             .highest = kMost},
             {.names = "-n,--decode",
              .value = "N",
-             .target = &decode_,
+             .target = &plan_.decode,
              .help = "tokens to make; 0: no decode",
              .lowest = 0,
-             .highest = 1 << 20},
+             .highest = kMost},
             {.names = "-d,--depth",
              .value = "N",
-             .target = &depth_,
+             .target = &plan_.depth,
              .help = "tokens of context before either",
              .lowest = 0,
-             .highest = 1 << 20},
+             .highest = kMost},
+            {.names = "--sequences",
+             .value = "N",
+             .target = &sequences_,
+             .help = "so many sequences together, each with -p tokens of its own; tokens of all "
+                     "count",
+             .lowest = 1,
+             .highest = 1024},
             {.names = "--all-logits",
-             .target = &all_logits_,
+             .target = &plan_.all_logits,
              .help = "prefill computes the logits of every token"},
             {.names = "-r,--repeat",
              .value = "N",
-             .target = &repeat_,
-             .help = "repetitions",
+             .target = &plan_.repeat,
+             .help = "repetitions; decode at a depth goes on where the one before ended",
              .lowest = 1,
              .highest = 1000},
             {.names = "--chunk",
@@ -98,6 +114,15 @@ class BenchCommand final : public Command {
              .help = "tokens a forward pass while reading",
              .lowest = 1,
              .highest = 65536},
+            {.names = "--first-token",
+             .target = &first_token_,
+             .help = "only the time from start to the first token after a prompt of 16"},
+            {.names = "--machine",
+             .target = &machine_,
+             .help = "only the limits of the machine, on one thread and on all"},
+            {.names = "--no-limits",
+             .target = &no_limits_,
+             .help = "leaves out the limits of the machine, and with them the shares"},
             no_pack_option(&no_pack_),
             kv_option(&kv_),
             threads_option(&threads_),
@@ -105,29 +130,24 @@ class BenchCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
-    if (prefill_ == 0 && decode_ == 0) throw UsageError("-p 0 -n 0 leaves nothing to measure");
-    stop_ = environment.stop;
-    ThreadPool pool(resolve_threads(threads_));
-    const model::Model model = open_model(model_, pool, !no_pack_);
-    print_notes(model);
-    const kernels::KernelTable& table = kernels::choose_kernels(environment.isa);
-    kernels::CpuOps ops(pool, table);
-    engine::SessionOptions session_options;
-    session_options.kv = kv_type(kv_);
-    session_options.chunk = chunk_;
-    engine::Session session(model, ops, session_options);
-    session.require_room(depth_ + std::max(prefill_, decode_));
-
-    Figures f;
-    warm_up(session);
-    for (int64_t r = 0; r < repeat_; ++r) {
-      if (prefill_ > 0) f.prefill_seconds.push_back(time_prefill(session));
-      if (decode_ > 0) f.decode_seconds.push_back(time_decode(session));
+    if (machine_) {
+      print_machine(kernels::choose_kernels(environment.isa).isa);
+      return kDone;
     }
-    f.kv_bytes = session.kv_bytes_in_use();
-    f.bytes_per_token = decode_bytes(model, kv_type(kv_), depth_ + decode_ / 2);
-    f.peak_resident = peak_resident_bytes();  // before the measurement of bandwidth adds its own
-    f.read_bandwidth = kernels::measure_read_bandwidth(pool);
+    if (first_token_) {
+      print_first_token(environment);
+      return kDone;
+    }
+    if (plan_.prefill == 0 && plan_.decode == 0) {
+      throw UsageError("-p 0 -n 0 leaves nothing to measure");
+    }
+    if (sequences_ > 1 &&
+        (plan_.depth > 0 || plan_.all_logits || plan_.prefill == 0 || plan_.decode == 0)) {
+      throw UsageError("--sequences goes with -p and -n, neither of them 0");
+    }
+    ThreadPool pool(resolve_threads(threads_));
+    const kernels::KernelTable& table = kernels::choose_kernels(environment.isa);
+    const Figures f = measure(pool, table, environment.stop);
     if (json_) {
       print_json(f, table.isa, pool.size());
     } else {
@@ -137,117 +157,233 @@ class BenchCommand final : public Command {
   }
 
  private:
-  std::vector<int32_t> random_tokens(const engine::Session& session, int64_t n) const {
-    Rng rng(1);
-    std::vector<int32_t> tokens;
-    for (int64_t i = 0; i < n; ++i) {
-      tokens.push_back(
-          static_cast<int32_t>(rng.below(static_cast<uint64_t>(session.vocab_size()))));
+  // Bytes that keys and values may take: mapped weights are yet to become resident; of the rest a
+  // tenth stays for everything else.
+  static int64_t kv_budget(const model::Model& model) {
+    const int64_t free = available_memory() - model::mapped_bytes(model.weights);
+    return std::max<int64_t>(1, free / 10 * 9);
+  }
+
+  engine::SessionOptions session_options(const model::Model& model) const {
+    engine::SessionOptions options;
+    options.kv = kv_type(kv_);
+    options.chunk = chunk_;
+    options.kv_budget = kv_budget(model);
+    return options;
+  }
+
+  Figures measure(ThreadPool& pool, const kernels::KernelTable& table,
+                  const std::atomic<bool>* stop) const {
+    Figures f;
+    bool peak_is_known = true;
+    if (!no_limits_) {
+      f.before = measure_limits(pool, table.isa);
+      peak_is_known = reset_peak_resident();  // it took memory of its own
     }
-    return tokens;
-  }
-
-  // Brings the weights into memory and the threads up to speed.
-  void warm_up(engine::Session& session) const {
-    (void)session.read(random_tokens(session, 1), {}, stop_);
-    session.clear();
-  }
-
-  void read_context(engine::Session& session) const {
-    session.clear();
-    if (depth_ == 0) return;
-    Progress progress("tokens of context");
-    (void)session.read(
-        random_tokens(session, depth_),
-        [&](int64_t done, int64_t total) { progress.update(done, total); }, stop_);
-  }
-
-  double time_prefill(engine::Session& session) const {
-    read_context(session);
-    const std::vector<int32_t> tokens = random_tokens(session, prefill_);
-    const auto begin = Clock::now();
-    if (all_logits_) {
-      session.read_all(
-          tokens, [](int64_t, int64_t, std::span<const float>) {}, {}, stop_);
+    const model::Model model = open_model(model_, pool, !no_pack_);
+    print_notes(model);
+    kernels::CpuOps ops(pool, table);
+    if (sequences_ > 1) {
+      f.times = run_batch_bench(model, ops, kv_type(kv_), kv_budget(model), plan_, sequences_, stop,
+                                &f.kv_bytes);
     } else {
-      (void)session.read(tokens, {}, stop_);
+      engine::Session session(model, ops, session_options(model));
+      f.times = run_bench(session, plan_, stop);
+      f.kv_bytes = session.kv_bytes_in_use();
     }
-    return seconds_since(begin);
+    if (plan_.prefill > 0) {
+      f.prefill_work = prefill_multiply_adds(model, plan_.depth, plan_.prefill,
+                                             plan_.all_logits ? plan_.prefill : 1);
+    }
+    f.step_bytes = decode_step_bytes(model, kv_type(kv_), decode_position(), sequences_);
+    if (peak_is_known) f.peak_resident = peak_resident_bytes();
+    if (!no_limits_) f.after = measure_limits(pool, table.isa);
+    return f;
   }
 
-  // Greedy decoding: the choice of the token is part of it.
-  double time_decode(engine::Session& session) const {
-    read_context(session);
-    int32_t token = random_tokens(session, 1).front();
-    const auto begin = Clock::now();
-    for (int64_t i = 0; i < decode_; ++i) {
-      const std::span<const float> logits = session.read(std::span(&token, 1), {}, stop_);
-      token = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    }
-    return seconds_since(begin);
+  // The middle of the positions at which steps of decoding run.
+  int64_t decode_position() const {
+    return sequences_ > 1 ? plan_.prefill + plan_.decode / 2 : plan_.decode_position();
   }
 
+  // Tokens a second, of all sequences together.
   double prefill_speed(const Figures& f) const {
-    return static_cast<double>(prefill_) / median(f.prefill_seconds);
+    return static_cast<double>(sequences_ * plan_.prefill) / median(f.times.prefill);
   }
   double decode_speed(const Figures& f) const {
-    return static_cast<double>(decode_) / median(f.decode_seconds);
+    return static_cast<double>(sequences_ * plan_.decode) / median(f.times.decode);
+  }
+  // Multiply-adds a second.
+  double prefill_rate(const Figures& f) const {
+    return static_cast<double>(sequences_ * f.prefill_work.total()) / median(f.times.prefill);
+  }
+  // Bytes a second.
+  double decode_rate(const Figures& f) const {
+    return static_cast<double>(plan_.decode * f.step_bytes.total()) / median(f.times.decode);
   }
 
-  void print_json(const Figures& f, const char* isa, int threads) const {
-    Json j;
+  void put_what(Json& j, const char* isa, int threads) const {
     j["model"] = display_name(model_);
     j["threads"] = threads;
     j["isa"] = isa;
     j["kv"] = kv_;
-    j["prefill_tokens"] = prefill_;
-    j["decode_tokens"] = decode_;
-    j["depth"] = depth_;
-    j["all_logits"] = all_logits_;
-    j["repeat"] = repeat_;
-    if (prefill_ > 0) j["prefill_tokens_per_second"] = prefill_speed(f);
-    if (decode_ > 0) {
-      const double rate = decode_speed(f) * static_cast<double>(f.bytes_per_token);
-      j["decode_tokens_per_second"] = decode_speed(f);
-      j["decode_bytes_per_token"] = f.bytes_per_token;
-      j["decode_gigabytes_per_second"] = rate / 1e9;
-      j["decode_share_of_read_bandwidth"] = rate / f.read_bandwidth;
-    }
-    j["read_gigabytes_per_second"] = f.read_bandwidth / 1e9;
-    j["kv_bytes"] = f.kv_bytes;
-    j["peak_resident_bytes"] = f.peak_resident;
+  }
+
+  static void put_version(Json& j) {
     j["version"] = version();
     j["commit"] = commit();
+  }
+
+  void print_json(const Figures& f, const char* isa, int threads) const {
+    Json j;
+    put_what(j, isa, threads);
+    j["prefill_tokens"] = plan_.prefill;
+    j["decode_tokens"] = plan_.decode;
+    j["sequences"] = sequences_;
+    j["depth"] = plan_.depth;
+    j["all_logits"] = plan_.all_logits;
+    j["repeat"] = plan_.repeat;
+    const auto limits = f.limits();
+    if (plan_.prefill > 0) {
+      j["prefill_tokens_per_second"] = prefill_speed(f);
+      j["prefill_matrix_multiply_adds"] = f.prefill_work.matrices;
+      j["prefill_attention_multiply_adds"] = f.prefill_work.attention;
+      j["prefill_giga_multiply_adds_per_second"] = prefill_rate(f) / 1e9;
+      if (limits) j["prefill_share_of_multiply_rate"] = prefill_rate(f) / limits->multiply_rate;
+    }
+    if (plan_.decode > 0) {
+      j["decode_tokens_per_second"] = decode_speed(f);
+      j["decode_bytes_per_step"] = f.step_bytes.total();
+      j["decode_weight_bytes"] = f.step_bytes.weights;
+      j["decode_local_kv_bytes"] = f.step_bytes.kv_local;
+      j["decode_global_kv_bytes"] = f.step_bytes.kv_global;
+      j["decode_gigabytes_per_second"] = decode_rate(f) / 1e9;
+      if (limits) j["decode_share_of_read_bandwidth"] = decode_rate(f) / limits->read_bandwidth;
+    }
+    if (limits) {
+      put_limits(*limits, "", j);
+      put_limits(*f.before, "before_", j);
+      put_limits(*f.after, "after_", j);
+    }
+    j["kv_bytes"] = f.kv_bytes;
+    if (f.peak_resident) j["peak_resident_bytes"] = *f.peak_resident;
+    put_version(j);
     fmt::print("{}\n", to_json_text(j, 2));
   }
 
   void print_table(const Figures& f, const char* isa, int threads) const {
-    Table table({"test", "tokens/s", "MB/token", "GB/s", "of the limit"});
-    const std::string at = depth_ > 0 ? fmt::format(" at {}", depth_) : "";
-    if (prefill_ > 0) {
-      table.add({fmt::format("prefill {}{}", prefill_, at), fmt::format("{:.2f}", prefill_speed(f)),
-                 "-", "-", "-"});
+    const auto limits = f.limits();
+    const auto share = [&](double rate, double limit) {
+      return limits ? fmt::format("{:.1f} %", 100 * rate / limit) : std::string("-");
+    };
+    Table table({"test", "tokens/s", "work", "a second", "of the limit"});
+    const std::string at = plan_.depth > 0  ? fmt::format(" at {}", plan_.depth)
+                           : sequences_ > 1 ? fmt::format(" x {}", sequences_)
+                                            : "";
+    if (plan_.prefill > 0) {
+      const double work =
+          static_cast<double>(f.prefill_work.total()) / static_cast<double>(plan_.prefill);
+      table.add({fmt::format("prefill {}{}", plan_.prefill, at),
+                 fmt::format("{:.2f}", prefill_speed(f)),
+                 fmt::format("{:.3f} GMAC/token", work / 1e9),
+                 fmt::format("{:.1f} GMAC", prefill_rate(f) / 1e9),
+                 share(prefill_rate(f), limits ? limits->multiply_rate : 0)});
     }
-    if (decode_ > 0) {
-      const double rate = decode_speed(f) * static_cast<double>(f.bytes_per_token);
-      table.add({fmt::format("decode {}{}", decode_, at), fmt::format("{:.2f}", decode_speed(f)),
-                 fmt::format("{:.1f}", static_cast<double>(f.bytes_per_token) / 1e6),
-                 fmt::format("{:.2f}", rate / 1e9),
-                 fmt::format("{:.1f} %", 100 * rate / f.read_bandwidth)});
+    if (plan_.decode > 0) {
+      const double bytes = static_cast<double>(f.step_bytes.total());
+      table.add({fmt::format("decode {}{}", plan_.decode, at),
+                 fmt::format("{:.2f}", decode_speed(f)), fmt::format("{:.3f} GB/step", bytes / 1e9),
+                 fmt::format("{:.2f} GB", decode_rate(f) / 1e9),
+                 share(decode_rate(f), limits ? limits->read_bandwidth : 0)});
     }
     fmt::print("{}  {} threads, {}, K/V {}\n\n{}\n", display_name(model_), threads, isa, kv_,
                table.text());
-    fmt::print("memory reads {:.2f} GB/s; peak resident {}, K/V {}\n", f.read_bandwidth / 1e9,
-               format_bytes(f.peak_resident), format_bytes(f.kv_bytes));
+    if (limits) print_limits(f);
+    fmt::print("{}K/V {}\n",
+               f.peak_resident ? fmt::format("peak resident {}, ", format_bytes(*f.peak_resident))
+                               : std::string(),
+               format_bytes(f.kv_bytes));
+  }
+
+  static std::string limits_text(const MachineLimits& l) {
+    return fmt::format("{:.2f} GB/s, {:.1f} GMAC/s", l.read_bandwidth / 1e9, l.multiply_rate / 1e9);
+  }
+
+  static void print_limits(const Figures& f) {
+    fmt::print("limits: {}\n", limits_text(*f.limits()));
+    if (limits_moved(*f.before, *f.after)) {
+      fmt::print("the machine was not quiet: {} before, {} after\n", limits_text(*f.before),
+                 limits_text(*f.after));
+    }
+  }
+
+  void print_machine(const char* isa) const {
+    const int threads = resolve_threads(threads_);
+    ThreadPool one(1), all(threads);
+    const MachineLimits on_one = measure_limits(one, isa), on_all = measure_limits(all, isa);
+    if (json_) {
+      Json j;
+      j["threads"] = threads;
+      j["isa"] = isa;
+      put_limits(on_one, "one_thread_", j);
+      put_limits(on_all, "", j);
+      put_version(j);
+      fmt::print("{}\n", to_json_text(j, 2));
+      return;
+    }
+    fmt::print("{}\n1 thread: {}\n{} threads: {}\n", isa, limits_text(on_one), threads,
+               limits_text(on_all));
+  }
+
+  void print_first_token(const Environment& environment) const {
+    const auto begin = Clock::now();
+    ThreadPool pool(resolve_threads(threads_));
+    const kernels::KernelTable& table = kernels::choose_kernels(environment.isa);
+    FirstToken t;
+    model::Model model = open_model(model_, pool, false);
+    t.load = seconds_since(begin);
+    if (!no_pack_) {
+      // As open_model would have done.
+      model::PackOptions packing;
+      packing.pool = &pool;
+      packing.memory_limit = available_memory() / 10 * 9;
+      model::pack_weights(model.weights, packing, &model.notes);
+      t.pack = seconds_since(begin) - t.load;
+    }
+    print_notes(model);
+    kernels::CpuOps ops(pool, table);
+    engine::Session session(model, ops, session_options(model));
+    const std::vector<int32_t> prompt = bench_tokens(session.vocab_size(), kFirstPrompt);
+    const std::span<const float> logits = session.read(prompt, {}, environment.stop);
+    const auto token = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    t.total = seconds_since(begin);
+    t.prefill = t.total - t.pack - t.load;
+    if (json_) {
+      Json j;
+      put_what(j, table.isa, pool.size());
+      j["prompt_tokens"] = kFirstPrompt;
+      j["first_token"] = token;
+      j["load_seconds"] = t.load;
+      j["pack_seconds"] = t.pack;
+      j["prefill_seconds"] = t.prefill;
+      j["first_token_seconds"] = t.total;
+      j["peak_resident_bytes"] = peak_resident_bytes();
+      put_version(j);
+      fmt::print("{}\n", to_json_text(j, 2));
+      return;
+    }
+    fmt::print("first token after {:.2f} s: load {:.2f}, pack {:.2f}, prompt of {} tokens {:.2f}\n",
+               t.total, t.load, t.pack, kFirstPrompt, t.prefill);
+    fmt::print("peak resident {}\n", format_bytes(peak_resident_bytes()));
   }
 
   ModelName model_;
-  int64_t prefill_ = 512, decode_ = 32, depth_ = 0, repeat_ = 1, chunk_ = 512;
-  bool all_logits_ = false;
+  BenchPlan plan_;
+  int64_t chunk_ = 512, sequences_ = 1;
+  bool first_token_ = false, machine_ = false, no_limits_ = false, no_pack_ = false;
   std::string kv_ = "int8";
   int64_t threads_ = 0;
-  bool no_pack_ = false, json_ = false;
-  const std::atomic<bool>* stop_ = nullptr;
+  bool json_ = false;
 };
 
 }  // namespace

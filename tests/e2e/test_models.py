@@ -165,11 +165,37 @@ class Models(CaratTest):
         report = self.json("bench", path, "-p", 16, "-n", 4, "-d", 8)
         for key in ("prefill_tokens_per_second", "decode_tokens_per_second",
                     "decode_gigabytes_per_second", "peak_resident_bytes",
-                    "read_gigabytes_per_second"):
+                    "read_gigabytes_per_second", "giga_multiply_adds_per_second",
+                    "prefill_share_of_multiply_rate", "decode_share_of_read_bandwidth"):
             self.assertGreater(report[key], 0, key)
+        # The peak is the model's, not that of the memory over which reading was measured.
+        self.assertLess(report["peak_resident_bytes"], 400e6)
         self.ok("bench", path, "-p", 8, "-n", 0, "--all-logits")
         self.fails("bench", path, "-p", 0, "-n", 0, code=2)
         self.fails("bench", path, "-p", 8, "-d", 5000, says="4096")
+
+    def test_bench_modes(self):
+        path = self.synth("tinymoe", "t.gguf")
+        bare = self.json("bench", path, "-p", 16, "-n", 4, "-r", 2, "--no-limits")
+        self.assertGreater(bare["prefill_giga_multiply_adds_per_second"], 0)
+        self.assertFalse([key for key in bare if "share" in key or "read_giga" in key])
+        many = self.json("bench", path, "-p", 16, "-n", 4, "--sequences", 3, "--no-limits")
+        self.assertEqual(many["sequences"], 3)
+        self.assertEqual(many["prefill_matrix_multiply_adds"], bare["prefill_matrix_multiply_adds"])
+        self.assertGreater(many["kv_bytes"], 2 * bare["kv_bytes"] / 3)
+        self.assertGreater(many["decode_tokens_per_second"], 0)
+        first = self.json("bench", path, "--first-token")
+        self.assertGreater(first["pack_seconds"], 0)
+        self.assertAlmostEqual(
+            first["load_seconds"] + first["pack_seconds"] + first["prefill_seconds"],
+            first["first_token_seconds"])
+        self.fails("bench", path, "--sequences", 2, "-d", 8, code=2)
+
+    def test_bench_machine(self):
+        report = self.json("bench", "--machine")
+        for key in ("one_thread_read_gigabytes_per_second", "read_gigabytes_per_second",
+                    "one_thread_giga_multiply_adds_per_second", "giga_multiply_adds_per_second"):
+            self.assertGreater(report[key], 0, key)
 
     def test_tokenize(self):
         path = self.synth("tiny", "t.gguf")
