@@ -74,6 +74,28 @@ TEST_F(Generate, ContinuesWhereItsHistoryFits) {
   EXPECT_EQ(generate(fresh, request(tokens, 10)).tokens, third.tokens);
 }
 
+TEST_F(Generate, GoesBackWhereTheConversationParts) {
+  Session session(model_, ops_, {});
+  const std::vector<int32_t> first = some_tokens(400);
+  const GenerateResult answer = generate(session, request(first, 40));
+  // The answer comes back changed, as when its thoughts are dropped.
+  std::vector<int32_t> second = first;
+  second.insert(second.end(), answer.tokens.begin() + 20, answer.tokens.end());
+  second.push_back(7);
+  const GenerateResult next = generate(session, request(second, 10));
+  EXPECT_GE(next.reused_tokens, 399);
+  Session fresh(model_, ops_, {});
+  EXPECT_EQ(generate(fresh, request(second, 10)).tokens, next.tokens);
+  // Another conversation, and back to the first one.
+  std::vector<int32_t> other = {5, 6, 7, 8};
+  (void)generate(session, request(other, 3));
+  const GenerateResult again = generate(session, request(first, 40));
+  EXPECT_EQ(again.reused_tokens, 399);
+  EXPECT_EQ(again.tokens, answer.tokens);
+  session.clear();
+  EXPECT_EQ(session.kv_bytes_in_use(), 0);
+}
+
 TEST_F(Generate, StopsAtAStopToken) {
   Session session(model_, ops_, {});
   const std::vector<int32_t> prompt = some_tokens(20);

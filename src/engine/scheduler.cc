@@ -248,8 +248,9 @@ void Scheduler::Impl::end(Lane& lane, StopReason reason) {
   ++counts_.requests_ended;
   const Lane::Clock::time_point now = Lane::Clock::now();
   lane.result.reason = reason;
-  if (lane.started)
+  if (lane.started) {
     lane.result.prompt_seconds = seconds(lane.answering.value_or(now) - *lane.started);
+  }
   if (lane.answering) lane.result.decode_seconds = seconds(now - *lane.answering);
   [&]() noexcept {
     if (lane.request.on_end) lane.request.on_end(lane.result);
