@@ -260,6 +260,12 @@ class WholeProgram(unittest.TestCase):
         code, _, err = self.run_program("--peer", f"l={bad}")
         self.assertEqual(code, 1)
         self.assertIn("unknown model architecture", err)
+        # The others keep their table.
+        code, out, err = self.run_program("--peer", f"l={bad}", "--peer", f"good={self.peer}",
+                                          "--pairs", "1")
+        self.assertEqual(code, 1)
+        self.assertIn("l: failed with status 1", err)
+        self.assertRegex(out, "decode 32 +good")
 
     def test_a_run_that_takes_too_long_is_ended(self):
         slow = script(self.folder.name, "slow-bench",
@@ -267,6 +273,14 @@ class WholeProgram(unittest.TestCase):
         code, _, err = self.run_program("--peer", f"l={slow}", "--timeout", "0.3")
         self.assertEqual(code, 1)
         self.assertIn("took more than 0.3 s", err)
+
+    def test_a_batched_table_on_standard_error(self):
+        script(self.folder.name, "llama-batched-bench",
+               f"print({BATCHED!r}, file=sys.stderr)")
+        code, out, _ = self.run_program("--peer", f"ik={self.peer}", "--pairs", "1", "--sequences",
+                                        "8")
+        self.assertEqual(code, 0)
+        self.assertRegex(out, r"decode 32 of 8 together +ik +14.0 .* 32.0 ")
 
     def test_usage(self):
         self.assertEqual(self.run_program()[0], 2)  # no peer

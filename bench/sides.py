@@ -55,12 +55,14 @@ class Run:
 
 
 def execute(command, timeout, env=None):
-    """Runs a program; returns its output, seconds and maximum resident set in bytes."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    """Runs a program in an empty folder, since ik_llama.cpp leaves a log where it runs; returns its
+    output, what it said on standard error, seconds and the maximum resident set in bytes."""
+    with (tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err,
+          tempfile.TemporaryDirectory() as folder):
         begin = time.monotonic()
         try:
             process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL,
-                                       env=env)
+                                       env=env, cwd=folder)
         except OSError as error:
             raise SideError(f"cannot run {command[0]}: {error.strerror}") from error
         status, usage = wait_for(process, begin + timeout)
@@ -74,7 +76,7 @@ def execute(command, timeout, env=None):
     if status != 0:
         tail = "\n".join(texts[1].strip().splitlines()[-5:])
         raise SideError(f"failed with status {status}: {shlex.join(command)}\n{tail}")
-    return texts[0], seconds, usage.ru_maxrss * 1024
+    return texts[0], texts[1], seconds, usage.ru_maxrss * 1024
 
 
 def wait_for(process, deadline):
@@ -127,7 +129,8 @@ class Carat:
     name = "carat"
 
     def __init__(self, path, kv="int8", isa=None, extra="", timeout=3600):
-        self.path, self.kv, self.extra, self.timeout = path, kv, shlex.split(extra), timeout
+        self.path, self.kv, self.timeout = os.path.abspath(path), kv, timeout
+        self.extra = shlex.split(extra)
         self.env = dict(os.environ, **({"CARAT_ISA": isa} if isa else {}))
 
     def check(self, _work):
@@ -157,7 +160,7 @@ class Carat:
         return Run(figures, about, details=j)
 
     def run(self, w):
-        text, seconds, peak = execute(self.command(w), self.timeout, self.env)
+        text, _, seconds, peak = execute(self.command(w), self.timeout, self.env)
         r = self.parse(w, text)
         r.seconds, r.peak_resident_bytes = seconds, peak
         if w.first_token:
@@ -166,7 +169,7 @@ class Carat:
 
     def machine(self, threads):
         """The two loops: (GB/s read, billions of multiply-adds a second)."""
-        text, _, _ = execute([self.path, "bench", "--machine", "--json", "-t", str(threads)],
+        text, _, _, _ = execute([self.path, "bench", "--machine", "--json", "-t", str(threads)],
                              self.timeout, self.env)
         j = load_json(text, "carat bench --machine")
         return (key(j, "read_gigabytes_per_second", "carat"),
@@ -208,9 +211,9 @@ class LlamaBench:
     """llama-bench and llama-batched-bench, of llama.cpp or of ik_llama.cpp."""
 
     def __init__(self, name, path, kv="f16", extra="", timeout=3600):
-        self.name, self.path, self.kv, self.timeout = name, path, kv, timeout
+        self.name, self.path, self.kv, self.timeout = name, os.path.abspath(path), kv, timeout
         self.extra = shlex.split(extra)
-        self.batched = os.path.join(os.path.dirname(path), "llama-batched-bench")
+        self.batched = os.path.join(os.path.dirname(self.path), "llama-batched-bench")
         self.help = None
 
     def check(self, w):
@@ -267,8 +270,9 @@ class LlamaBench:
         return Run(figures, about, details={"tests": tests})
 
     def run(self, w):
-        text, seconds, peak = execute(self.command(w), self.timeout)
-        r = self.parse(w, text)
+        text, said, seconds, peak = execute(self.command(w), self.timeout)
+        # ik_llama.cpp prints the table of llama-batched-bench on standard error.
+        r = self.parse(w, text + said if w.sequences else text)
         r.seconds, r.peak_resident_bytes = seconds, peak
         if w.first_token:
             r.figures[w.rows()[0]] = seconds
@@ -307,7 +311,7 @@ class Node:
         return Run(figures, {k: j[k] for k in ("version", "isa", "kv", "threads")}, details=j)
 
     def run(self, w):
-        text, seconds, peak = execute(self.command(w), self.timeout)
+        text, _, seconds, peak = execute(self.command(w), self.timeout)
         r = self.parse(w, text)
         r.seconds, r.peak_resident_bytes = seconds, peak
         return r
