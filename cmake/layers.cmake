@@ -46,6 +46,11 @@ function(carat_layer name)
     endif()
     # Everything is inlined there: lines would make the program twice as large and help nobody.
     set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS "-g0")
+    # Checks on every inlined load would take gcc minutes a file. The portable kernels, which do the
+    # same work on the same memory, are checked.
+    if(CARAT_SANITIZE)
+      set_property(SOURCE ${tiles} APPEND PROPERTY COMPILE_OPTIONS "-fno-sanitize=all")
+    endif()
   else()
     add_library(carat_${name} INTERFACE)
     target_include_directories(carat_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)

@@ -3,8 +3,8 @@
 // usage: node logits.mjs MODEL.gguf --tokens 2,5,9 [--out F] [--against F2] [--threads N] [-v]
 //
 // --out writes float32 logits [n_tokens, vocab_size]; --against reads such a file, as
-// `carat logits` writes it, and prints KLD(F2 || llama.cpp) and more as JSON. -v shows llama.cpp's
-// own log.
+// `carat logits` writes it, and prints KLD(F2 || llama.cpp) and more as JSON. --defaults takes
+// llama.cpp's own KV cache and attention instead of float32 without rounding. -v shows its log.
 import {readFileSync, writeFileSync} from "node:fs";
 import {parseArgs} from "node:util";
 
@@ -17,6 +17,7 @@ const {values, positionals} = parseArgs({
     out: {type: "string"},
     against: {type: "string"},
     threads: {type: "string", default: "2"},
+    defaults: {type: "boolean"},
     verbose: {type: "boolean", short: "v"},
   },
 });
@@ -28,7 +29,9 @@ if (positionals.length !== 1 || !values.tokens) {
 const tokens = values.tokens.split(",").map(Number);
 const log = values.verbose ? (line) => console.error(line) : () => {};
 const model = await openModel(positionals[0], {log});
-const rows = await evaluate(model, tokens, {threads: Number(values.threads)});
+const rows = await evaluate(model, tokens, {
+  threads: Number(values.threads), defaults: values.defaults,
+});
 if (values.out)
   writeFileSync(values.out, Buffer.concat(rows.map((row) => Buffer.from(row.buffer))));
 if (values.against) {

@@ -23,10 +23,11 @@ export async function openModel(path, {log = () => {}, vocabOnly = false} = {}) 
 }
 
 // The logits of every position of `tokens`: an array of Float32Array(vocab_size), as llama.cpp
-// computed them, in float32, with the final softcap applied.
-export async function evaluate(model, tokens, {threads = 2} = {}) {
+// computed them, in float32, with the final softcap applied. `defaults`: with its default KV cache and
+// attention.
+export async function evaluate(model, tokens, {threads = 2, defaults = false} = {}) {
   const context = await model.createContext({
-    ...REFEREE_CONTEXT,
+    ...(defaults ? {} : REFEREE_CONTEXT),
     contextSize: Math.max(tokens.length + 1, 256),
     batchSize: Math.max(tokens.length, 32),
     sequences: 1,
