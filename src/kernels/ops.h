@@ -24,8 +24,11 @@
 //       Q4_K, Q5_K                the same with d * sc for d and -(dmin * mn) for m
 //       Q2_K                      acc = fma(d * dx, sc0 * S0 + sc1 * S1, acc), then
 //                                 acc = fma(-(dmin * dx), mn0 * X0 + mn1 * X1, acc)
-//       C2, C4, C8                acc = fma(dx, S, acc); in the end acc * scale of the row. With
-//                                 static activations: float(S of the whole row) * (scale * dx);
+//       C2, C4, C8                acc = fma(dx, S, acc); in the end acc * scale of the row
+//   * static activations (Weight::input_scale = dx > 0, matrices of C2, C4, C8 only): code = clamp(
+//     round half to even(x / dx), -128, 127), a NaN makes the row's results NaN; y = float(S of the
+//     whole row) * (scale of the weight's row * dx), S an exact integer;
+//   * Weight::output_scale = s > 0: y becomes clamp(round half to even(y / s), -128, 127) * s;
 //   * dot product of floats (F32, F16, BF16): 8 lanes, element i goes to lane i mod 8 by fused
 //     multiply-add in ascending order, then lanes are added as ((0+4)+(2+6))+((1+5)+(3+7));
 //     a tail shorter than 8 is treated as padded with zeros;
@@ -73,6 +76,9 @@ struct AttentionCall {
   int64_t head_dim = 0;
   int64_t window = 0;    // keys in (position - window, position] are visible; 0: all up to it
   int32_t kv_layer = 0;  // layer that owns K and V; the tape adds gradients of sharers there
+  // Static rounding of what is stored (0: none): x becomes clamp(round half to even(x / scale),
+  // -128, 127) * scale, in pages of every type; an int8 page holds just these codes.
+  float k_scale = 0, v_scale = 0;
   std::span<const RowRef> q_rows;      // one per row of q
   std::span<const RowRef> kv_rows;     // one per row of k and v, positions ascending per sequence
   std::span<const KvLayer> sequences;  // the owner's pages, indexed by RowRef::sequence; the tape

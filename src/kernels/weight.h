@@ -17,6 +17,17 @@ enum class Layout : uint8_t {
   kTiles,  // tiles.h; of quantized types only. `file` still holds the rows
 };
 
+// Where the scales of codes (C2, C4, C8) lie in a checkpoint: floats of `dtype` (F32, BF16 or F16),
+// [rows, cols / columns].
+struct CodeScales {
+  const RandomAccessFile* file = nullptr;
+  int64_t offset = 0;
+  DType dtype = DType::kF32;
+  int64_t columns = 0;  // of a row that share one scale
+
+  bool empty() const { return columns == 0; }
+};
+
 // A matrix [rows, cols] (a linear layer's [out, in]), or `count` of them one after another
 // (experts), or a vector (rows = 1). Plain data; owns nothing. The bytes are immutable while any
 // Ops may read them.
@@ -33,6 +44,11 @@ struct Weight {
   const RandomAccessFile* file = nullptr;
   int64_t file_offset = 0;
 
+  // Of codes only. Products need codes in tiles; rows are only looked up.
+  CodeScales scales;
+  // Static rounding of a product's input and output (mobile format, ops.h); 0: none.
+  float input_scale = 0, output_scale = 0;
+
   // Which parameter of the model this is (index into model::Weights::all), and where in it this
   // slice begins: how the tape finds values of its own type and the place of the gradient.
   int32_t id = -1;
@@ -40,7 +56,19 @@ struct Weight {
 
   bool empty() const { return rows == 0; }
   int64_t row_size() const { return row_bytes(dtype, cols); }  // in the file
-  int64_t tile_size() const { return tile_bytes(*tile_format(dtype), cols); }
+  // How its tiles lie; nothing for what is read as it lies. Codes with a scale per row have a format
+  // of their own, 4-bit codes with a scale per 32 columns become Q4_0 tiles.
+  std::optional<TileFormat> tiles() const {
+    if (scales.empty()) return tile_format(dtype);
+    if (scales.columns == cols) {
+      if (dtype == DType::kC2) return TileFormat::kC2;
+      if (dtype == DType::kC4) return TileFormat::kC4;
+      if (dtype == DType::kC8) return TileFormat::kC8;
+    }
+    if (dtype == DType::kC4 && scales.columns == 32) return TileFormat::kQ4_0;
+    return std::nullopt;
+  }
+  int64_t tile_size() const { return tile_bytes(*tiles(), cols); }
   // Bytes of one of the `count` matrices at `data`.
   int64_t matrix_size() const {
     return layout == Layout::kRows ? rows * row_size()
@@ -60,6 +88,9 @@ inline Weight slice_rows(const Weight& w, int64_t begin, int64_t n) {
     s.data += w.layout == Layout::kRows ? begin * w.row_size() : begin / kTileRows * w.tile_size();
   }
   s.file_offset += begin * w.row_size();
+  if (!w.scales.empty()) {
+    s.scales.offset += begin * row_bytes(w.scales.dtype, w.cols / w.scales.columns);
+  }
   return s;
 }
 

@@ -65,6 +65,11 @@ void attention_block(const LayerCall& c, Residual& r, bool keep_only_wanted) {
   call.head_dim = c.layer.head_dim;
   call.window = c.layer.window;
   call.kv_layer = c.layer.kv_layer;
+  if (!c.weights.kv_scales.empty()) {
+    const KvScales& scales = c.weights.kv_scales[static_cast<size_t>(c.layer.kv_layer)];
+    call.k_scale = scales.k;
+    call.v_scale = scales.v;
+  }
   call.q_rows = r.rows;
   call.kv_rows = kv_rows;
   if (c.step.kv) call.sequences = c.step.kv(c.layer.kv_layer);

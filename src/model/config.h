@@ -46,6 +46,9 @@ struct Config {
   std::vector<bool> is_global;     // [n_layers]
   int64_t n_kv_shared_layers = 0;  // the last layers, which reuse earlier K and V
 
+  // The output matrix is the token embedding; mobile checkpoints have one of their own (lm_head).
+  bool tied_embeddings = true;
+
   int64_t ple_dim = 0;  // width of the per-layer embeddings; 0: none
   int64_t ple_vocab_size = 0;
 

@@ -142,6 +142,7 @@ Config config_from_gguf(const io::GgufMetadata& m, const io::TensorSource& tenso
   read_attention(m, c);
   read_feed_forward(m, c);
   c.vocab_size = vocab_size(tensors);
+  c.tied_embeddings = tensors.find("output.weight") == nullptr;
   c.ple_dim = m.get_int(key("embedding_length_per_layer_input"), 0, kMaxInt, 0);
   if (c.has_ple()) c.ple_vocab_size = c.vocab_size;
   c.n_experts = m.get_int(key("expert_count"), 0, kMaxInt, 0);

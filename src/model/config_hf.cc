@@ -43,10 +43,6 @@ void check_fixed_choices(const Json& j) {
   if (bidirectional != "vision") {
     refuse("use_bidirectional_attention", "null or vision", bidirectional);
   }
-  if (!get_bool(j, "tie_word_embeddings", true)) {
-    refuse("tie_word_embeddings", "true", "false",
-           "the mobile checkpoints keep a separate output matrix, which carat does not read yet");
-  }
 }
 
 std::vector<bool> layer_kinds(const Json& j, int64_t n_layers) {
@@ -201,6 +197,7 @@ Config config_from_hf(const Json& config) {
     c.n_experts_active = get_int(j, "top_k_experts", 1, kMaxInt);
     c.expert_ffn_dim = get_int(j, "moe_intermediate_size", 1, kMaxInt);
   }
+  c.tied_embeddings = get_bool(j, "tie_word_embeddings", true);
   c.norm_eps = static_cast<float>(get_number(j, "rms_norm_eps", 0, 1, 1e-6));
   c.final_softcap = static_cast<float>(get_number(j, "final_logit_softcapping", 0, 1e6, 0.0));
   read_rope(j, c);
@@ -248,7 +245,7 @@ Json config_to_hf(const Config& c, std::string_view dtype) {
   j["rope_parameters"]["sliding_attention"] = {{"rope_theta", c.rope_theta_local},
                                                {"rope_type", "default"}};
   j["sliding_window"] = c.window;
-  j["tie_word_embeddings"] = true;
+  j["tie_word_embeddings"] = c.tied_embeddings;
   j["top_k_experts"] = c.has_experts() ? Json(c.n_experts_active) : Json();
   j["use_bidirectional_attention"] = nullptr;
   j["use_cache"] = true;

@@ -123,7 +123,6 @@ TEST(ConfigHf, RefusesWhatItCannotRun) {
       [](Json& j) { j["layer_types"].push_back("full_attention"); },
       [](Json& j) { j["hidden_activation"] = "silu"; },
       [](Json& j) { j["attention_bias"] = true; },
-      [](Json& j) { j["tie_word_embeddings"] = false; },
       [](Json& j) { j["use_bidirectional_attention"] = "all"; },
       [](Json& j) { j["enable_moe_block"] = true; },  // without numbers of experts
       [](Json& j) {

@@ -43,7 +43,8 @@ Value output(const Weights& w, kernels::Ops& ops, const Step& step, const Residu
   const bool all = r.reduced || step.wanted.size() == r.rows.size();
   const Value x = all ? r.x : ops.take_rows(r.x, step.wanted);
   const Value y = ops.rms_norm(x, &w.at(TensorKind::kOutputNorm), w.config.dim, w.config.norm_eps);
-  const Value logits = ops.linear(y, w.at(TensorKind::kTokenEmbedding));
+  const Value logits = ops.linear(y, w.at(w.config.tied_embeddings ? TensorKind::kTokenEmbedding
+                                                                   : TensorKind::kLmHead));
   return w.config.final_softcap > 0 ? ops.softcap(logits, w.config.final_softcap) : logits;
 }
 

@@ -39,6 +39,9 @@ Shape experts_out(const Config& c, int64_t) { return {c.n_experts, c.dim, c.expe
 // -- presence ---------------------------------------------------------------------------------
 
 Presence always(const Config&, int64_t) { return Presence::kRequired; }
+Presence if_untied(const Config& c, int64_t) {
+  return c.tied_embeddings ? Presence::kUnused : Presence::kRequired;
+}
 Presence with_ple(const Config& c, int64_t) {
   return c.has_ple() ? Presence::kRequired : Presence::kAbsent;
 }
@@ -91,6 +94,7 @@ constexpr TensorRow kTable[] = {
   {K::kPleOut, "layers.N.per_layer_projection.weight", "blk.N.proj.weight", C::kMatrix, kLayer, ple_out, with_ple},
   {K::kPlePostNorm, "layers.N.post_per_layer_input_norm.weight", "blk.N.post_norm.weight", C::kKeep, kLayer, dim_vector, with_ple},
   {K::kLayerScalar, "layers.N.layer_scalar", "blk.N.layer_output_scale.weight", C::kKeep, kLayer, one, always},
+  {K::kLmHead, "lm_head.weight", "output.weight", C::kEmbedding, kOutside, embedding, if_untied},
 };
 // clang-format on
 
@@ -114,7 +118,7 @@ struct Part {
 constexpr Part kParts[] = {
     {"vision_tower.", "vision tower"},      {"vision_embedder.", "vision embedder"},
     {"embed_vision.", "vision projection"}, {"audio_tower.", "audio tower"},
-    {"embed_audio.", "audio projection"},   {"lm_head.weight", "copy of the output matrix"},
+    {"embed_audio.", "audio projection"},
 };
 
 const char* part_of(std::string_view name) {
@@ -126,7 +130,9 @@ const char* part_of(std::string_view name) {
   return nullptr;
 }
 
-const char* prefix_of(Naming naming) {
+// The output matrix stands beside the model, not in it.
+const char* prefix_of(Naming naming, K kind) {
+  if (kind == K::kLmHead) return naming == Naming::kHfOld ? "language_model." : "";
   switch (naming) {
     case Naming::kGguf:
       return "";
@@ -151,7 +157,7 @@ const TensorRow& row_of(TensorKind kind) {
 
 std::string name_of(TensorRef t, Naming naming) {
   const TensorRow& row = row_of(t.kind);
-  std::string name = prefix_of(naming);
+  std::string name = prefix_of(naming, t.kind);
   const std::string_view pattern = naming == Naming::kGguf ? row.gguf : row.hf;
   const size_t n = row.per_layer ? pattern.find(".N.") : std::string_view::npos;
   if (n == std::string_view::npos) return name.append(pattern);
@@ -196,7 +202,10 @@ TensorNames::TensorNames(const Config& config, Naming naming) : naming_(naming) 
           roles_[name_of(ref, naming)] = {Need::kRequired, ref, ""};
           break;
         case Presence::kUnused:
-          roles_[name_of(ref, naming)] = {Need::kSkipped, ref, "K and V of layers that share them"};
+          roles_[name_of(ref, naming)] = {Need::kSkipped, ref,
+                                          row.kind == K::kLmHead
+                                              ? "copy of the output matrix"
+                                              : "K and V of layers that share them"};
           break;
         case Presence::kAbsent:
           break;

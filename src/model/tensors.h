@@ -46,12 +46,13 @@ enum class TensorKind : uint8_t {
   kPleOut,
   kPlePostNorm,
   kLayerScalar,
+  kLmHead,  // the output matrix where it is not the token embedding
   kCount
 };
 
 // What quantization may do with it.
 enum class TensorClass : uint8_t {
-  kEmbedding,      // token embedding, also the output matrix
+  kEmbedding,      // token embedding and output matrix
   kPleTable,       // looked up only
   kPleProjection,  // per_layer_model_projection
   kMatrix,         // linear layers, experts included

@@ -8,6 +8,7 @@
 #include "kernels/ops.h"
 #include "kernels/weight.h"
 #include "model/config.h"
+#include "model/stored.h"
 #include "model/tensors.h"
 
 namespace carat::model {
@@ -18,6 +19,7 @@ struct Weights {
   std::vector<TensorRef> refs;          // required_tensors(config)
   std::vector<kernels::Weight> all;     // same order; all[i].id == i
   std::shared_ptr<const void> storage;  // keeps the bytes alive
+  std::vector<KvScales> kv_scales;      // [n_layers] static rounding of K and V; empty: none
 
   // An empty Weight if the model has no such tensor.
   const kernels::Weight& at(TensorKind kind, int64_t layer = -1) const;

@@ -32,6 +32,9 @@ constexpr DTypeInfo kTable[] = {
     {DType::kQ5_K, "Q5_K", nullptr, 13, 256, 176, true},
     {DType::kIQ4_NL, "IQ4_NL", nullptr, 20, 32, 18, true},
     {DType::kIQ4_XS, "IQ4_XS", nullptr, 23, 256, 136, true},
+    {DType::kC2, "C2", nullptr, -1, 4, 1, false},
+    {DType::kC4, "C4", nullptr, -1, 2, 1, false},
+    {DType::kC8, "C8", nullptr, -1, 1, 1, false},
 };
 
 constexpr bool in_order() {

@@ -31,7 +31,12 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kIQ4_NL,
-  kIQ4_XS
+  kIQ4_XS,
+  // Codes of 2, 4 or 8 bits whose scales lie in another tensor (quant/coded_rows.h). No file names
+  // these types: they are what codes in U8, I32 or I8 tensors are.
+  kC2,
+  kC4,
+  kC8
 };
 
 struct DTypeInfo {
@@ -41,7 +46,7 @@ struct DTypeInfo {
   int gguf_id;              // ggml type id, or -1 if GGUF has no such type
   int block_elements;       // elements along a row that share one block (1: no blocks)
   int block_bytes;          // bytes of one block
-  bool computable;          // the kernels can multiply by a matrix of this type
+  bool computable;          // the kernels can multiply by a file's matrix of this type
 };
 
 const DTypeInfo& info(DType dtype);
