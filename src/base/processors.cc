@@ -40,15 +40,24 @@ std::optional<long long> read_number(const std::string& path) {
   return in >> x ? std::optional(x) : std::nullopt;
 }
 
-// Different pairs of package and core among the processors.
+// The first line of a file; empty if there is none.
+std::string read_line(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+// Cores among the processors, told by which processors share one. Numbers of cores would not do:
+// on ARM they begin anew in every cluster.
 int count_cores(const std::string& root, const std::vector<int>& processors) {
-  std::set<std::pair<long long, long long>> cores;
+  std::set<std::string> cores;
   for (const int i : processors) {
     const std::string at = root + "/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/";
-    const auto package = read_number(at + "physical_package_id"),
-               core = read_number(at + "core_id");
-    if (!package || !core) return static_cast<int>(processors.size());
-    cores.insert({*package, *core});
+    std::string siblings = read_line(at + "core_cpus_list");
+    if (siblings.empty()) siblings = read_line(at + "thread_siblings_list");
+    if (siblings.empty()) return static_cast<int>(processors.size());
+    cores.insert(std::move(siblings));
   }
   return static_cast<int>(cores.size());
 }
@@ -87,6 +96,7 @@ int group_limit(const std::string& root) {
   const std::string groups = root + "/sys/fs/cgroup";
   // In a container the mount's own root is the group even where /proc names another path.
   int least = std::min(limit_v2(groups), limit_v1(groups + "/cpu"));
+  least = std::min(least, limit_v1(groups + "/cpu,cpuacct"));
   std::ifstream in(root + "/proc/self/cgroup");
   for (std::string line; std::getline(in, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
@@ -96,9 +106,13 @@ int group_limit(const std::string& root) {
       least = std::min(least, least_limit(groups, path, limit_v2));
       continue;
     }
-    std::istringstream names(line.substr(first + 1, second - first - 1));
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    std::istringstream names(controllers);
     for (std::string name; std::getline(names, name, ',');) {
-      if (name == "cpu") least = std::min(least, least_limit(groups + "/cpu", path, limit_v1));
+      if (name != "cpu") continue;
+      // The mount is named after all its controllers; "cpu" alone is a link that may be missing.
+      least = std::min({least, least_limit(groups + "/cpu", path, limit_v1),
+                        least_limit(groups + "/" + controllers, path, limit_v1)});
     }
   }
   return least;

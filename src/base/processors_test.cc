@@ -4,8 +4,12 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <string>
+#include <vector>
 
 namespace carat {
 namespace {
@@ -27,34 +31,50 @@ class Processors : public testing::Test {
     std::ofstream(p) << text;
   }
   int usable() const { return usable_processors(root_.string()); }
-  static int affine() {
+  // The processors of the mask.
+  static std::vector<int> affine() {
+    std::vector<int> processors;
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 0;
-  }
-  // Every processor i of the mask is half of core i / 2.
-  void pair_up() {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return processors;
     for (int i = 0; i < CPU_SETSIZE; ++i) {
-      if (!CPU_ISSET(i, &set)) continue;
-      const std::string at = "sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/";
-      write(at + "core_id", std::to_string(i / 2) + "\n");
-      write(at + "physical_package_id", "0\n");
+      if (CPU_ISSET(i, &set)) processors.push_back(i);
     }
+    return processors;
+  }
+  void topology(int processor, const std::string& file, const std::string& text) {
+    write("sys/devices/system/cpu/cpu" + std::to_string(processor) + "/topology/" + file, text);
+  }
+  static std::string pair_of(int processor) {
+    return std::to_string(processor / 2 * 2) + "-" + std::to_string(processor / 2 * 2 + 1) + "\n";
   }
 
   fs::path root_;
 };
 
 TEST_F(Processors, NothingKnownMeansAllOfTheMask) {
-  if (affine() > 0) EXPECT_EQ(usable(), affine());
+  if (!affine().empty()) EXPECT_EQ(usable(), static_cast<int>(affine().size()));
 }
 
 TEST_F(Processors, HyperThreadsCountOnce) {
-  const int before = usable();
-  pair_up();
-  EXPECT_LT(usable(), before + (before == 1));
-  EXPECT_GE(2 * usable(), before);
+  for (const char* file : {"core_cpus_list", "thread_siblings_list"}) {
+    fs::remove_all(root_ / "sys");
+    std::set<int> cores;
+    for (const int i : affine()) {
+      topology(i, file, pair_of(i));
+      cores.insert(i / 2);
+    }
+    EXPECT_EQ(usable(), static_cast<int>(std::max<size_t>(1, cores.size()))) << file;
+  }
+}
+
+// Clusters of ARM processors, described by a device tree: the numbers of the cores repeat.
+TEST_F(Processors, CoresOfSeveralClustersHaveTheSameNumbers) {
+  for (const int i : affine()) {
+    topology(i, "core_id", "0\n");
+    topology(i, "physical_package_id", "0\n");
+    topology(i, "core_cpus_list", std::to_string(i) + "\n");
+  }
+  EXPECT_EQ(usable(), static_cast<int>(std::max<size_t>(1, affine().size())));
 }
 
 TEST_F(Processors, QuotasOfBothVersionsLimit) {
@@ -74,6 +94,17 @@ TEST_F(Processors, QuotasOfBothVersionsLimit) {
   EXPECT_EQ(usable(), all);
   write("sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "90000\n");
   EXPECT_EQ(usable(), 1);
+}
+
+TEST_F(Processors, MountsOfVersion1AreFoundWithoutTheLink) {
+  for (const char* controllers : {"cpu,cpuacct", "cpuacct,cpu"}) {
+    fs::remove_all(root_ / "sys");
+    write("proc/self/cgroup", std::string("4:") + controllers + ":/x/y\n");
+    const std::string mount = std::string("sys/fs/cgroup/") + controllers;
+    write(mount + "/x/cpu.cfs_quota_us", "50000\n");
+    write(mount + "/x/cpu.cfs_period_us", "100000\n");
+    EXPECT_EQ(usable(), 1) << controllers;
+  }
 }
 
 TEST_F(Processors, BrokenFilesDoNotLimit) {
