@@ -367,14 +367,16 @@ class BenchCommand final : public Command {
       j["pack_seconds"] = t.pack;
       j["prefill_seconds"] = t.prefill;
       j["first_token_seconds"] = t.total;
-      j["peak_resident_bytes"] = peak_resident_bytes();
+      if (const auto peak = peak_resident_bytes()) j["peak_resident_bytes"] = *peak;
       put_version(j);
       fmt::print("{}\n", to_json_text(j, 2));
       return;
     }
     fmt::print("first token after {:.2f} s: load {:.2f}, pack {:.2f}, prompt of {} tokens {:.2f}\n",
                t.total, t.load, t.pack, kFirstPrompt, t.prefill);
-    fmt::print("peak resident {}\n", format_bytes(peak_resident_bytes()));
+    if (const auto peak = peak_resident_bytes()) {
+      fmt::print("peak resident {}\n", format_bytes(*peak));
+    }
   }
 
   ModelName model_;

@@ -21,8 +21,8 @@ struct Closer {
 using File = std::unique_ptr<std::FILE, Closer>;
 
 // The number after `key` in a file of lines "Key:   123 kB", in bytes.
-std::optional<int64_t> kilobytes_in(const char* path, const char* key) {
-  const File file(std::fopen(path, "r"));
+std::optional<int64_t> kilobytes_in(const std::string& path, const char* key) {
+  const File file(std::fopen(path.c_str(), "r"));
   if (!file) return std::nullopt;
   std::array<char, 256> line;
   while (std::fgets(line.data(), line.size(), file.get())) {
@@ -65,32 +65,42 @@ std::optional<int64_t> number_in(std::string_view text, std::string_view key = {
   return value;
 }
 
-// Folders of the memory control groups that this process may be in, versions 2 and 1: the root of
-// a container, and the group's own path outside of one.
+// Folders of the memory control groups that limit this process, versions 2 and 1: the mount's own
+// root, which is the group in a container, and every part of the path that /proc names, since a
+// group's limit holds for all below it.
 struct Group {
   std::string folder;
   const char *limit, *current;
 };
-std::vector<Group> memory_groups() {
+std::vector<Group> memory_groups(const std::string& root) {
+  const std::string mount = root + "/sys/fs/cgroup";
   std::vector<Group> groups;
-  const auto add = [&](const std::string& path) {
-    groups.push_back({"/sys/fs/cgroup" + path, "/memory.max", "/memory.current"});
-    groups.push_back(
-        {"/sys/fs/cgroup/memory" + path, "/memory.limit_in_bytes", "/memory.usage_in_bytes"});
+  const auto add_v2 = [&](const std::string& path) {
+    groups.push_back({mount + path, "/memory.max", "/memory.current"});
   };
-  add("");
-  // Lines "number:controllers:path".
-  std::string_view lines;
-  const std::string text = text_of("/proc/self/cgroup");
-  for (lines = text; !lines.empty();) {
+  const auto add_v1 = [&](const std::string& path) {
+    groups.push_back(
+        {mount + "/memory" + path, "/memory.limit_in_bytes", "/memory.usage_in_bytes"});
+  };
+  add_v2("");
+  add_v1("");
+  // Lines "number:controllers:path"; version 2 names no controllers.
+  const std::string text = text_of(root + "/proc/self/cgroup");
+  for (std::string_view lines = text; !lines.empty();) {
     const std::string_view line = lines.substr(0, lines.find('\n'));
     lines.remove_prefix(std::min(lines.size(), line.size() + 1));
     const size_t first = line.find(':');
     const size_t second = first == line.npos ? first : line.find(':', first + 1);
     if (second == line.npos) continue;
-    const std::string_view controllers = line.substr(first + 1, second - first - 1);
-    const std::string_view path = line.substr(second + 1);
-    if ((controllers.empty() || controllers == "memory") && path.size() > 1) add(std::string(path));
+    const std::string controllers =
+        "," + std::string(line.substr(first + 1, second - first - 1)) + ",";
+    const bool v2 = controllers == ",,";
+    if (!v2 && controllers.find(",memory,") == controllers.npos) continue;
+    const std::string path(line.substr(second + 1));
+    for (size_t end = path.find('/', 1); path.size() > 1; end = path.find('/', end + 1)) {
+      (v2 ? add_v2(path.substr(0, end)) : add_v1(path.substr(0, end)));
+      if (end == path.npos) break;
+    }
   }
   return groups;
 }
@@ -110,10 +120,10 @@ std::optional<int64_t> group_memory(const std::string& limit, const std::string&
   return std::max<int64_t>(0, *most - std::max<int64_t>(0, *used - files));
 }
 
-int64_t available_memory() {
-  int64_t bytes = kilobytes_in("/proc/meminfo", "MemAvailable")
+int64_t available_memory(const std::string& root) {
+  int64_t bytes = kilobytes_in(root + "/proc/meminfo", "MemAvailable")
                       .value_or(std::numeric_limits<int64_t>::max() / 2);
-  for (const Group& g : memory_groups()) {
+  for (const Group& g : memory_groups(root)) {
     const auto left = group_memory(text_of(g.folder + g.limit), text_of(g.folder + g.current),
                                    text_of(g.folder + "/memory.stat"));
     if (left) bytes = std::min(bytes, *left);
@@ -121,7 +131,9 @@ int64_t available_memory() {
   return bytes;
 }
 
-int64_t peak_resident_bytes() { return kilobytes_in("/proc/self/status", "VmHWM").value_or(0); }
+std::optional<int64_t> peak_resident_bytes(const std::string& root) {
+  return kilobytes_in(root + "/proc/self/status", "VmHWM");
+}
 
 int64_t parse_bytes(const std::string& text, const std::string& option) {
   const auto fail = [&] {

@@ -7,10 +7,11 @@
 
 namespace carat::app {
 
-// Bytes that can be allocated without pushing others out, and within the container's limit; pages
-// of files that the system keeps as a cache count as available. A very large number where the
-// system does not say.
-[[nodiscard]] int64_t available_memory();
+// Bytes that can be allocated without pushing others out, and within the limits of this process's
+// control groups and of all above them; pages of files that the system keeps as a cache count as
+// available. A very large number where the system does not say.
+// root: where /proc and /sys lie, for tests.
+[[nodiscard]] int64_t available_memory(const std::string& root = "");
 
 // What a control group still allows: its limit less what is used, where pages of files do not count
 // as used. `current` and `stat` as the group's files have them; nothing without a limit.
@@ -18,8 +19,9 @@ namespace carat::app {
                                                   const std::string& current,
                                                   const std::string& stat);
 
-// This process's maximum resident set in bytes, mapped pages included; 0 if unknown.
-[[nodiscard]] int64_t peak_resident_bytes();
+// This process's maximum resident set in bytes, mapped pages included. Nothing where the system
+// does not say. root: as above.
+[[nodiscard]] std::optional<int64_t> peak_resident_bytes(const std::string& root = "");
 
 // "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9. Throws UsageError naming
 // `option`.

@@ -1,6 +1,10 @@
 #include "app/memory.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "app/options.h"
 #include "app/traffic.h"
@@ -33,9 +37,74 @@ TEST(Memory, OfAGroupDoesNotCountPagesOfFiles) {
   EXPECT_EQ(group_memory("1000\n", "100\n", "inactive_file 500\n"), 1000);
 }
 
+namespace fs = std::filesystem;
+
+// A folder that stands for the root of the file system.
+class GroupMemory : public testing::Test {
+ protected:
+  GroupMemory() : root_(fs::temp_directory_path() / ("carat_memory_" + std::to_string(getpid()))) {
+    fs::remove_all(root_);
+    write("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:   8000 kB\n");
+  }
+  ~GroupMemory() override { fs::remove_all(root_); }
+
+  void write(const std::string& path, const std::string& text) {
+    fs::create_directories((root_ / path).parent_path());
+    std::ofstream(root_ / path) << text;
+  }
+  void write_v2(const std::string& group, const std::string& limit, int64_t used) {
+    write("sys/fs/cgroup/" + group + "/memory.max", limit + "\n");
+    write("sys/fs/cgroup/" + group + "/memory.current", std::to_string(used) + "\n");
+  }
+  void write_v1(const std::string& group, const std::string& limit, int64_t used) {
+    write("sys/fs/cgroup/memory/" + group + "/memory.limit_in_bytes", limit + "\n");
+    write("sys/fs/cgroup/memory/" + group + "/memory.usage_in_bytes", std::to_string(used) + "\n");
+  }
+  int64_t available() const { return available_memory(root_.string()); }
+
+  const fs::path root_;
+};
+
+TEST_F(GroupMemory, WithoutGroupsIsTheSystems) { EXPECT_EQ(available(), 8000 * 1024); }
+
+TEST_F(GroupMemory, EveryGroupOnThePathLimits) {
+  write("proc/self/cgroup", "0::/user.slice/job/run\n");
+  for (const char* group : {"user.slice", "user.slice/job", "user.slice/job/run"}) {
+    write_v2(group, "max", 1000);
+  }
+  EXPECT_EQ(available(), 8000 * 1024);
+  write_v2("user.slice/job", "5000000", 1000000);  // neither the root nor the leaf
+  EXPECT_EQ(available(), 4000000);
+  write_v2("user.slice", "3000000", 1000000);
+  EXPECT_EQ(available(), 2000000);
+  write_v2("user.slice/job/run", "1500000", 500000);
+  EXPECT_EQ(available(), 1000000);
+  write_v2("user.slice/other", "10", 0);  // not on the path
+  EXPECT_EQ(available(), 1000000);
+  write_v2("", "900000", 0);  // a container's own root
+  EXPECT_EQ(available(), 900000);
+}
+
+TEST_F(GroupMemory, EveryGroupOnThePathLimitsInVersion1) {
+  write("proc/self/cgroup", "9:cpu:/a/b\n4:hugetlb,memory:/a/b/c\n");
+  write_v1("a/b", "2000000", 500000);
+  EXPECT_EQ(available(), 1500000);
+  write_v1("", "700000", 0);
+  EXPECT_EQ(available(), 700000);
+}
+
+TEST_F(GroupMemory, PeakIsNothingWhereTheSystemDoesNotSay) {
+  EXPECT_EQ(peak_resident_bytes(root_.string()), std::nullopt);
+  write("proc/self/status", "Name:\tcarat\nThreads:\t1\n");
+  EXPECT_EQ(peak_resident_bytes(root_.string()), std::nullopt);
+  write("proc/self/status", "VmPeak:\t 900 kB\nVmHWM:\t     700 kB\n");
+  EXPECT_EQ(peak_resident_bytes(root_.string()), 700 * 1024);
+}
+
 TEST(Memory, IsMeasured) {
   EXPECT_GT(available_memory(), 0);
-  EXPECT_GT(peak_resident_bytes(), 1 << 20);
+  ASSERT_TRUE(peak_resident_bytes());
+  EXPECT_GT(*peak_resident_bytes(), 1 << 20);
 }
 
 model::Model random_model(const char* size) {
