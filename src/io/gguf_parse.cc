@@ -191,55 +191,52 @@ std::vector<GgufMetadata::Entry> read_metadata(Cursor& in, int64_t count) {
   return entries;
 }
 
-// Types that ggml knows and carat does not, for a helpful refusal.
-const char* unsupported_type_name(int64_t id) {
-  switch (id) {
-    case 9:
-      return "Q8_1";
-    case 15:
-      return "Q8_K";
-    case 16:
-      return "IQ2_XXS";
-    case 17:
-      return "IQ2_XS";
-    case 18:
-      return "IQ3_XXS";
-    case 19:
-      return "IQ1_S";
-    case 21:
-      return "IQ3_S";
-    case 22:
-      return "IQ2_S";
-    case 29:
-      return "IQ1_M";
-    case 34:
-      return "TQ1_0";
-    case 35:
-      return "TQ2_0";
-    case 39:
-      return "MXFP4";
-    case 40:
-      return "NVFP4";
-    case 41:
-      return "Q1_0";
-    case 42:
-      return "Q2_0";
-    default:
-      return nullptr;
-  }
+// Types that ggml knows and carat does not, with what to take in their place.
+struct RefusedType {
+  int id;
+  const char* name;
+  const char* hint;
+};
+
+constexpr const char* kCodebook =
+    "its values come from tables of codes that carat does not have; use a file of about the same "
+    "size in ";
+constexpr const char* kTernary = "it is for models trained with three values; use a file in Q2_K";
+constexpr const char* kActivation = "it is a type of activations and is never stored";
+constexpr RefusedType kRefused[] = {
+    {9, "Q8_1", kActivation},
+    {15, "Q8_K", kActivation},
+    {16, "IQ2_XXS", kCodebook},
+    {17, "IQ2_XS", kCodebook},
+    {18, "IQ3_XXS", kCodebook},
+    {19, "IQ1_S", kCodebook},
+    {21, "IQ3_S", kCodebook},
+    {22, "IQ2_S", kCodebook},
+    {29, "IQ1_M", kCodebook},
+    {34, "TQ1_0", kTernary},
+    {35, "TQ2_0", kTernary},
+    {40, "NVFP4", "use a file in MXFP4, Q4_0 or Q4_K"},
+    {41, "Q1_0", "use a file in Q2_K"},
+    {42, "Q2_0", "use a file in Q2_K"},
+};
+
+std::string hint_for(const RefusedType& type) {
+  if (type.hint != kCodebook) return type.hint;
+  return std::string(kCodebook) + (type.name[2] == '3' ? "Q3_K or IQ4_XS" : "Q2_K");
 }
 
 DType read_dtype(Cursor& in) {
   const int32_t id = in.number<int32_t>("a tensor's type");
   if (const auto t = dtype_from_gguf(id)) return *t;
-  if (const char* name = unsupported_type_name(id)) {
-    throw Error(
-        {std::string("tensor type ") + name + " (id " + std::to_string(id) + ") is not supported",
-         {},
-         {},
-         {},
-         {},
-         "use a file in " + computable_names()});
+  for (const RefusedType& type : kRefused) {
+    if (type.id != id) continue;
+    throw Error({std::string("tensor type ") + type.name + " (id " + std::to_string(id) +
+                     ") is not supported",
+                 {},
+                 {},
+                 {},
+                 {},
+                 hint_for(type)});
   }
   throw Error({"unknown tensor type",
                {},
@@ -343,6 +340,14 @@ int64_t alignment_of(const GgufMetadata& metadata) {
   return a;
 }
 
+GgufSplit split_of(const GgufMetadata& m, int64_t n_tensors) {
+  GgufSplit split;
+  split.count = m.get_int("split.count", 1, kGgufMaxParts, 1);
+  if (split.count > 1) split.number = m.get_int("split.no", 0, split.count - 1);
+  split.tensors = m.get_int("split.tensors.count", n_tensors, kGgufMaxTensors, -1);
+  return split;
+}
+
 // Turns offsets into places in the file, sorts by them, and proves that the tensors lie inside the
 // file without overlap.
 void place_tensors(GgufHead& head, int64_t file_size) {
@@ -411,14 +416,7 @@ GgufHead parse(std::span<const std::byte> bytes, const std::string& path) {
   GgufHead head;
   head.metadata = GgufMetadata(path, read_metadata(in, n_keys));
   head.alignment = alignment_of(head.metadata);
-  if (const int64_t n = head.metadata.get_int("split.count", 0, 65535, 1); n > 1) {
-    throw Error({"split GGUF files are not supported",
-                 {},
-                 "key \"split.count\"",
-                 "1 part",
-                 std::to_string(n) + " parts",
-                 "join the parts first, for example with llama-gguf-split --merge"});
-  }
+  head.split = split_of(head.metadata, n_tensors);
   check_fits(in, n_tensors, kLeastTensorBytes, "its tensors");
   head.entries = read_tensors(in, n_tensors);
   head.data_begin = round_up(in.position(), head.alignment);

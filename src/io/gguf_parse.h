@@ -22,12 +22,21 @@ inline constexpr int64_t kGgufMaxTensors = 1 << 18;
 inline constexpr int64_t kGgufMaxKeyBytes = 65535;
 inline constexpr int64_t kGgufMaxTensorName = 63;  // bytes, as in ggml
 inline constexpr int kMaxDims = 4;
+inline constexpr int64_t kGgufMaxParts = 1000;
+
+// Which part of a model a file is: keys split.no, split.count and split.tensors.count.
+struct GgufSplit {
+  int64_t number = 0;    // of this part, from 0
+  int64_t count = 1;     // parts
+  int64_t tensors = -1;  // in all parts together; -1: the file does not say
+};
 
 struct GgufHead {
   GgufMetadata metadata;             // views into the parsed bytes
   std::vector<TensorEntry> entries;  // in the order of their data
   int64_t alignment = kGgufDefaultAlignment;
   int64_t data_begin = 0;  // of the data section, from the start of the file
+  GgufSplit split;
 };
 
 // Parses the whole file `bytes`; `path` is for messages. Allocates in proportion to the keys and

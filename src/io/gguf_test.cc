@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -240,6 +241,117 @@ TEST(Gguf, LargeStringArrays) {
   const GgufStrings m = file->metadata().get_strings("merges", 514906);
   EXPECT_TRUE(std::equal(t.begin(), t.end(), tokens.begin(), tokens.end()));
   EXPECT_TRUE(std::equal(m.begin(), m.end(), merges.begin(), merges.end()));
+}
+
+// -- models in several files ----------------------------------------------------------------------
+
+struct PartOptions {
+  std::string stem = "m";
+  int64_t parts = 3;
+  int64_t claimed_tensors = 5;
+  uint32_t number_shift = 0;  // added to split.no
+};
+
+std::string part_path(TempDir& dir, const PartOptions& o, int64_t i) {
+  return dir.file(fmt::format("{}-{:05}-of-{:05}.gguf", o.stem, i + 1, o.parts));
+}
+
+// Part i of a model of five tensors t0..t4: one, two and two; metadata in the first.
+void write_part(TempDir& dir, const PartOptions& o, int64_t i) {
+  GgufFields fields;
+  if (i == 0) fields.add_string("general.architecture", "gemma4");
+  fields.add_u32("split.no", static_cast<uint32_t>(i) + o.number_shift);
+  fields.add_u32("split.count", static_cast<uint32_t>(o.parts));
+  fields.add_i32("split.tensors.count", static_cast<int32_t>(o.claimed_tensors));
+  std::vector<TensorSpec> specs;
+  for (int64_t t = i == 0 ? 0 : 2 * i - 1; t <= 2 * i; ++t) {
+    specs.push_back({fmt::format("t{}", t), DType::kF32, {3 + t}});
+  }
+  GgufWriter writer(part_path(dir, o, i), fields, specs);
+  for (const TensorSpec& spec : specs) {
+    writer.write(spec.name, pattern(4 * spec.shape[0], spec.name[1]));
+  }
+  writer.finish();
+}
+
+TEST(SplitGguf, AnyPartOpensAll) {
+  TempDir dir;
+  const PartOptions o;
+  for (int64_t i = 0; i < 3; ++i) write_part(dir, o, i);
+  for (int64_t opened = 0; opened < 3; ++opened) {
+    const auto file = open_gguf(part_path(dir, o, opened));
+    EXPECT_EQ(file->n_parts(), 3);
+    EXPECT_EQ(file->metadata().get_string("general.architecture"), "gemma4");
+    ASSERT_EQ(file->entries().size(), 5u);
+    for (int t = 0; t < 5; ++t) {
+      const TensorEntry& e = file->entries()[static_cast<size_t>(t)];
+      EXPECT_EQ(e.name, fmt::format("t{}", t));
+      EXPECT_EQ(file->path_of(e), part_path(dir, o, (t + 1) / 2));
+      EXPECT_EQ(bytes_of(file->view(e)), pattern(4 * (3 + t), e.name[1]));
+      std::vector<std::byte> read(static_cast<size_t>(e.bytes));
+      file->file_of(e).read(e.offset, read);
+      EXPECT_EQ(read, bytes_of(file->view(e)));
+    }
+    file->release_metadata();
+    EXPECT_EQ(bytes_of(file->view(file->entries()[4])), pattern(28, '4'));
+  }
+}
+
+TEST(SplitGguf, PartsThatDoNotFitAreRefused) {
+  const auto expect = [](const std::string& error, const std::string& part) {
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  };
+  const PartOptions o;
+  {
+    TempDir dir;
+    write_part(dir, o, 0);
+    write_part(dir, o, 2);
+    expect(error_of([&] { open_gguf(part_path(dir, o, 2)); }),
+           "a part of a split model is missing");
+    expect(error_of([&] { open_gguf(part_path(dir, o, 0)); }), "m-00002-of-00003.gguf");
+  }
+  {
+    TempDir dir;  // a part under another's name
+    for (int64_t i = 0; i < 3; ++i) write_part(dir, o, i);
+    std::filesystem::copy_file(part_path(dir, o, 2), part_path(dir, o, 1),
+                               std::filesystem::copy_options::overwrite_existing);
+    expect(error_of([&] { open_gguf(part_path(dir, o, 0)); }), "together; expected 1, got 2");
+    expect(error_of([&] { open_gguf(part_path(dir, o, 1)); }),
+           "expected a name that ends in -00003-of-00003.gguf");
+  }
+  {
+    TempDir dir;  // renamed
+    for (int64_t i = 0; i < 3; ++i) write_part(dir, o, i);
+    std::filesystem::rename(part_path(dir, o, 0), dir.file("model.gguf"));
+    expect(error_of([&] { open_gguf(dir.file("model.gguf")); }), "does not end in its number");
+  }
+  {
+    TempDir dir;  // parts of two downloads
+    PartOptions other = o;
+    other.claimed_tensors = 6;
+    write_part(dir, o, 0);
+    write_part(dir, other, 1);
+    write_part(dir, o, 2);
+    expect(error_of([&] { open_gguf(part_path(dir, o, 0)); }), "together; expected 5, got 6");
+  }
+  {
+    TempDir dir;
+    PartOptions lying = o;
+    lying.claimed_tensors = 6;
+    for (int64_t i = 0; i < 3; ++i) write_part(dir, lying, i);
+    expect(error_of([&] { open_gguf(part_path(dir, o, 0)); }), "expected 6 tensors, got 5");
+  }
+  {
+    TempDir dir;  // the same tensor twice: part 1 says it is part 2
+    PartOptions shifted = o;
+    shifted.number_shift = 1;
+    for (int64_t i = 0; i < 2; ++i) write_part(dir, o, i);
+    write_part(dir, shifted, 1);
+    std::filesystem::rename(part_path(dir, o, 1), part_path(dir, o, 2));
+    write_part(dir, o, 1);
+    expect(error_of([&] { open_gguf(part_path(dir, o, 0)); }),
+           "tensor \"t1\": a tensor is in two parts");
+  }
 }
 
 }  // namespace

@@ -40,6 +40,10 @@ struct BlockIQ4_NL {
   F16 d;
   uint8_t qs[16];
 };
+struct BlockMXFP4 {
+  uint8_t e;
+  uint8_t qs[16];
+};
 struct BlockQ2_K {
   uint8_t scales[16];
   uint8_t qs[64];
@@ -85,6 +89,7 @@ static_assert(sizeof(BlockQ5_0) == 22);
 static_assert(sizeof(BlockQ5_1) == 24);
 static_assert(sizeof(BlockQ8_0) == 34);
 static_assert(sizeof(BlockIQ4_NL) == 18);
+static_assert(sizeof(BlockMXFP4) == 17);
 static_assert(sizeof(BlockQ2_K) == 84);
 static_assert(sizeof(BlockQ3_K) == 110);
 static_assert(sizeof(BlockQ4_K) == 144);

@@ -8,6 +8,7 @@
 #include "quant/float_rows.h"
 #include "quant/iq4_nl.h"
 #include "quant/iq4_xs.h"
+#include "quant/mxfp4.h"
 #include "quant/q2_k.h"
 #include "quant/q3_k.h"
 #include "quant/q4_0.h"
@@ -46,6 +47,7 @@ constexpr Scheme kSchemes[] = {
     {DType::kQ5_K, decode_q5_k, encode_q5_k, 60.0f * kLargestF16, true},
     {DType::kQ6_K, decode_q6_k, encode_q6_k, 24.0f * 127.0f * kLargestF16, true},
     {DType::kIQ4_XS, decode_iq4_xs, encode_iq4_xs, 100.0f * 31.0f * kLargestF16, true},
+    {DType::kMXFP4, decode_mxfp4, encode_mxfp4, kLargestMxfp4, true},
 };
 
 const Scheme* find_scheme(DType dtype) noexcept {

@@ -49,7 +49,7 @@ double squared_norm(const std::vector<float>& a) {
 std::vector<DType> quantized_types() {
   std::vector<DType> types;
   for (const DTypeInfo& i : all_dtypes()) {
-    if (i.block_elements > 1) types.push_back(i.dtype);
+    if (i.block_elements > 1 && i.gguf_id >= 0) types.push_back(i.dtype);
   }
   return types;
 }
@@ -276,7 +276,8 @@ TEST(Schemes, LargestAllowedValuesStayFinite) {
       {DType::kQ8_0, 127 * kF16},      {DType::kIQ4_NL, 100 * kF16},
       {DType::kQ2_K, 14 * kF16},       {DType::kQ3_K, 93 * kF16},
       {DType::kQ4_K, 60 * kF16},       {DType::kQ5_K, 60 * kF16},
-      {DType::kQ6_K, 24 * 127 * kF16}, {DType::kIQ4_XS, 100 * 31 * kF16}};
+      {DType::kQ6_K, 24 * 127 * kF16}, {DType::kIQ4_XS, 100 * 31 * kF16},
+      {DType::kMXFP4, 0x1.8p127f}};
   EXPECT_EQ(std::size(limits), quantized_types().size());
   for (const auto& [t, limit] : limits) {
     std::vector<float> x(256, 0.0f);
@@ -299,7 +300,8 @@ TEST(Schemes, LoseLittleOnNormals) {
       {DType::kQ4_0, 0.087},  {DType::kQ4_1, 0.079},  {DType::kQ5_0, 0.0435},
       {DType::kQ5_1, 0.0385}, {DType::kQ8_0, 0.0055}, {DType::kIQ4_NL, 0.075},
       {DType::kQ2_K, 0.265},  {DType::kQ3_K, 0.147},  {DType::kQ4_K, 0.0715},
-      {DType::kQ5_K, 0.0355}, {DType::kQ6_K, 0.0176}, {DType::kIQ4_XS, 0.0755}};
+      {DType::kQ5_K, 0.0355}, {DType::kQ6_K, 0.0176}, {DType::kIQ4_XS, 0.0755},
+      {DType::kMXFP4, 0.115}};
   EXPECT_EQ(std::size(bounds), quantized_types().size());
   const std::vector<float> x = normals(11, 256 * 100, 0.02);
   for (const auto& [t, bound] : bounds) {

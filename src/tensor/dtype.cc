@@ -35,6 +35,7 @@ constexpr DTypeInfo kTable[] = {
     {DType::kC2, "C2", nullptr, -1, 4, 1, false},
     {DType::kC4, "C4", nullptr, -1, 2, 1, false},
     {DType::kC8, "C8", nullptr, -1, 1, 1, false},
+    {DType::kMXFP4, "MXFP4", nullptr, 39, 32, 17, false},
 };
 
 constexpr bool in_order() {

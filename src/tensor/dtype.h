@@ -36,7 +36,8 @@ enum class DType : uint8_t {
   // these types: they are what codes in U8, I32 or I8 tensors are.
   kC2,
   kC4,
-  kC8
+  kC8,
+  kMXFP4
 };
 
 struct DTypeInfo {

@@ -16,11 +16,11 @@ import subprocess
 import tempfile
 
 RECIPES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M",
-           "Q6_K", "IQ4_XS"]
+           "Q6_K", "IQ4_XS", "MXFP4_MOE"]
 TYPES = {2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
          8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
          12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
-         20: ("IQ4_NL", 32, 18), 23: ("IQ4_XS", 256, 136)}
+         20: ("IQ4_NL", 32, 18), 23: ("IQ4_XS", 256, 136), 39: ("MXFP4", 32, 17)}
 SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 
 
@@ -78,8 +78,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model, blocks, floats = (os.path.join(folder, n) for n in ("m.gguf", "b.gguf", "f.gguf"))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
-        subprocess.run([args.carat, "synth", "tiny", model, "--type", "f32"], **quiet)
         for recipe in RECIPES:
+            size = "tinymoe" if recipe.endswith("_MOE") else "tiny"
+            subprocess.run([args.carat, "synth", size, model, "--type", "f32", "--force"], **quiet)
             subprocess.run([args.llama_quantize, model, blocks, recipe], **quiet)
             subprocess.run([args.llama_quantize, "--allow-requantize", blocks, floats, "F32"],
                            **quiet)

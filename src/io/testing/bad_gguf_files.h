@@ -85,6 +85,34 @@ inline void add_bad_starts(std::vector<BadFile>& out) {
   out.push_back({"sound_all_types", sound_gguf(), ""});
 }
 
+// What one part of a split model may not say; that the parts agree is for those who open them.
+inline void add_bad_splits(std::vector<BadFile>& out) {
+  const auto split = [](const Bytes& number, const Bytes& count, uint32_t tensors) {
+    Bytes b = gguf_start(1, 3);
+    b.str("split.no").raw(number).str("split.count").raw(count);
+    b.str("split.tensors.count").u32(5).u32(tensors);
+    return b.str("t").u32(1).u64(32).u32(0).u64(0).align(32).zeros(128);
+  };
+  const auto u16 = [](uint16_t v) { return Bytes().u32(2).u16(v); };
+  out.push_back({"sound_split_part", split(u16(1), u16(3), 7), ""});
+  out.push_back({"sound_split_in_one", split(u16(0), u16(1), 1), ""});
+  out.push_back({"split_number_past_count", split(u16(3), u16(3), 7),
+                 "key \"split.no\": the value is out of range; expected 0 to 2, got 3"});
+  out.push_back({"split_count_0", split(u16(0), u16(0), 7), "expected 1 to 1000, got 0"});
+  out.push_back({"split_count_65535", split(u16(0), u16(65535), 7), "expected 1 to 1000"});
+  out.push_back({"split_count_negative", split(u16(0), Bytes().u32(5).u32(~uint32_t{0}), 7),
+                 "expected 1 to 1000, got -1"});
+  out.push_back({"split_fewer_tensors", split(u16(0), u16(3), 0),
+                 "key \"split.tensors.count\": the value is out of range"});
+  out.push_back({"split_tensors_negative", split(u16(0), u16(3), ~uint32_t{0}),
+                 "key \"split.tensors.count\": the value is out of range"});
+  out.push_back({"split_number_missing", gguf_with_key("split.count", u16(3)),
+                 "key \"split.no\": the key is missing"});
+  out.push_back({"split_count_string",
+                 gguf_with_key("split.count", Bytes().u32(kTypeString).str("2")),
+                 "expected an integer, got string"});
+}
+
 inline void add_bad_keys(std::vector<BadFile>& out) {
   const auto u32 = [](uint32_t v) { return Bytes().u32(kTypeU32).u32(v); };
   const auto with_length = [](uint64_t n) {
@@ -126,11 +154,7 @@ inline void add_bad_keys(std::vector<BadFile>& out) {
                  "expected an integer, got string"});
   out.push_back({"alignment_array", alignment(Bytes().u32(kTypeArray).u32(kTypeU32).u64(1).u32(32)),
                  "expected an integer, got array of 1 u32"});
-  out.push_back({"split_file", gguf_with_key("split.count", Bytes().u32(2).u16(3)),
-                 "split GGUF files are not supported"});
-  out.push_back({"split_count_string",
-                 gguf_with_key("split.count", Bytes().u32(kTypeString).str("2")),
-                 "expected an integer, got string"});
+  add_bad_splits(out);
 }
 
 inline void add_bad_arrays(std::vector<BadFile>& out) {
@@ -188,7 +212,13 @@ inline void add_bad_tensors(std::vector<BadFile>& out) {
   add("type_removed_4", {.type = 4}, "unknown tensor type");
   add("type_negative", {.type = ~uint32_t{0}}, "unknown tensor type");
   add("type_iq2_xxs", {.ne = {256}, .type = 16}, "type IQ2_XXS (id 16) is not supported");
-  add("type_mxfp4", {.type = 39}, "type MXFP4 (id 39) is not supported");
+  add("type_iq1_m", {.ne = {256}, .type = 29}, "type IQ1_M (id 29) is not supported");
+  add("type_iq3_s", {.ne = {256}, .type = 21}, "of about the same size in Q3_K or IQ4_XS");
+  add("type_tq2_0", {.ne = {256}, .type = 35}, "for models trained with three values");
+  add("type_nvfp4", {.ne = {64}, .type = 40}, "type NVFP4 (id 40) is not supported");
+  add("type_q8_1", {.type = 9}, "a type of activations");
+  add("row_mxfp4_48", {.ne = {48}, .type = 39}, "expected a multiple of 32 for MXFP4, got 48");
+  add("sound_mxfp4", {.ne = {32, 15}, .type = 39}, "");
   add("row_q4_0_33", {.ne = {33, 2}, .type = 2}, "expected a multiple of 32 for Q4_0, got 33");
   add("row_q6_k_64", {.ne = {64}, .type = 14}, "expected a multiple of 256 for Q6_K");
   // A whole number of blocks in total, but not in a row.
