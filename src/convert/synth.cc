@@ -102,22 +102,50 @@ void write_tensors(const model::Config& config, const std::vector<Planned>& tens
   }
 }
 
+std::vector<Planned> plan_all(const model::Config& config, const SynthOptions& options) {
+  std::vector<Planned> tensors;
+  for (const model::TensorRef ref : model::required_tensors(config)) {
+    tensors.push_back(plan(config, ref, options));
+  }
+  return tensors;
+}
+
+std::vector<io::TensorSpec> specs_of(const std::vector<Planned>& tensors) {
+  std::vector<io::TensorSpec> specs;
+  for (const Planned& t : tensors) specs.push_back(t.spec);
+  return specs;
+}
+
+// What a GGUF file holds before the bytes of its tensors.
+struct GgufHead {
+  io::GgufFields fields;
+  std::vector<io::TensorSpec> specs;
+  std::vector<float> divisors;  // the last tensor
+};
+
+GgufHead gguf_head(const model::Config& config, const std::vector<Planned>& tensors,
+                   const SynthOptions& options, const text::Vocab& vocab) {
+  GgufHead head;
+  head.fields = gguf_fields({.config = &config,
+                             .vocab = &vocab,
+                             .generation = nullptr,
+                             .name = "random " + options.size,
+                             .chat_template = {},
+                             .file_type = gguf_recipe(options.type).file_type});
+  head.specs = specs_of(tensors);
+  head.divisors = model::rope_freqs(config);
+  head.specs.push_back(
+      {model::kRopeFreqsName, DType::kF32, {static_cast<int64_t>(head.divisors.size())}});
+  return head;
+}
+
 void write_gguf(const model::Config& config, const std::vector<Planned>& tensors,
                 const SynthOptions& options) {
   const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.vocab_size));
-  const io::GgufFields fields = gguf_fields({.config = &config,
-                                             .vocab = &vocab,
-                                             .generation = nullptr,
-                                             .name = "random " + options.size,
-                                             .chat_template = {},
-                                             .file_type = gguf_recipe(options.type).file_type});
-  std::vector<io::TensorSpec> specs;
-  for (const Planned& t : tensors) specs.push_back(t.spec);
-  const std::vector<float> divisors = model::rope_freqs(config);
-  specs.push_back({model::kRopeFreqsName, DType::kF32, {static_cast<int64_t>(divisors.size())}});
-  io::GgufWriter writer(options.target, fields, std::move(specs));
+  GgufHead head = gguf_head(config, tensors, options, vocab);
+  io::GgufWriter writer(options.target, head.fields, std::move(head.specs));
   write_tensors(config, tensors, options, writer);
-  writer.write(model::kRopeFreqsName, std::as_bytes(std::span(divisors)));
+  writer.write(model::kRopeFreqsName, std::as_bytes(std::span(head.divisors)));
   writer.finish();
 }
 
@@ -147,25 +175,30 @@ const char* torch_name(DType type) {
   return type == DType::kF16 ? "float16" : "bfloat16";
 }
 
-void write_hf(const model::Config& config, std::vector<Planned> tensors,
-              const SynthOptions& options) {
-  NewDirectory directory(options.target);
-  const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.vocab_size));
-  const std::pair<const char*, std::string> texts[] = {
+// Files of a directory beside its tensors: name and text.
+using Texts = std::vector<std::pair<const char*, std::string>>;
+
+Texts hf_texts(const model::Config& config, const SynthOptions& options, const text::Vocab& vocab) {
+  return {
       {"config.json",
        to_json_text(model::config_to_hf(config, torch_name(directory_type(options))), 2) + "\n"},
       {"tokenizer.json", text::to_tokenizer_json(vocab)},
       {"tokenizer_config.json", text::to_tokenizer_config_json(vocab)}};
+}
+
+void write_hf(const model::Config& config, const std::vector<Planned>& tensors,
+              const SynthOptions& options) {
+  NewDirectory directory(options.target);
+  const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.vocab_size));
+  const Texts texts = hf_texts(config, options, vocab);
   std::vector<std::unique_ptr<AtomicFile>> files;
   for (const auto& [name, text] : texts) {
     files.push_back(std::make_unique<AtomicFile>((fs::path(options.target) / name).string()));
     files.back()->write(text);
   }
-  std::vector<io::TensorSpec> specs;
-  for (const Planned& t : tensors) specs.push_back(t.spec);
   {
     const auto writer =
-        io::write_safetensors_directory(options.target, std::move(specs), kMaxShardBytes);
+        io::write_safetensors_directory(options.target, specs_of(tensors), kMaxShardBytes);
     write_tensors(config, tensors, options, *writer);
     writer->finish();
   }
@@ -194,21 +227,32 @@ void check_target(const SynthOptions& options) {
 SynthReport write_synthetic(const SynthOptions& options) {
   const model::Config config = model::config_of_size(options.size);
   check_target(options);
-  std::vector<Planned> tensors;
+  const std::vector<Planned> tensors = plan_all(config, options);
   SynthReport report;
-  for (const model::TensorRef ref : model::required_tensors(config)) {
-    tensors.push_back(plan(config, ref, options));
-    report.bytes += *byte_count(tensors.back().spec.dtype, tensors.back().spec.shape);
-  }
+  for (const Planned& t : tensors) report.bytes += *byte_count(t.spec.dtype, t.spec.shape);
   check_disk_space(options.target, report.bytes);
   report.tensors = static_cast<int64_t>(tensors.size());
   report.parameters = model::parameter_count(config);
   if (options.gguf) {
     write_gguf(config, tensors, options);
   } else {
-    write_hf(config, std::move(tensors), options);
+    write_hf(config, tensors, options);
   }
   return report;
+}
+
+int64_t synthetic_bytes(const SynthOptions& options, const text::Vocab& vocab) {
+  const model::Config config = model::config_of_size(options.size);
+  const std::vector<Planned> tensors = plan_all(config, options);
+  if (options.gguf) {
+    GgufHead head = gguf_head(config, tensors, options, vocab);
+    return io::gguf_file_bytes(head.fields, std::move(head.specs));
+  }
+  int64_t bytes = io::safetensors_directory_bytes(specs_of(tensors), kMaxShardBytes);
+  for (const auto& [name, text] : hf_texts(config, options, vocab)) {
+    bytes += static_cast<int64_t>(text.size());
+  }
+  return bytes;
 }
 
 }  // namespace carat::convert

@@ -111,10 +111,21 @@ void GgufFields::add_value(std::string_view key, const GgufValue& value) {
   put(value.bytes.data(), value.bytes.size());
 }
 
+GgufWriter::GgufWriter(std::vector<TensorSpec> specs)
+    : TensorWriter(std::move(specs), kGgufMaxTensorName) {}
+
 GgufWriter::GgufWriter(const std::string& path, const GgufFields& fields,
-                       std::vector<TensorSpec> tensors)
-    : TensorWriter(std::move(tensors), kGgufMaxTensorName) {
-  std::string infos;
+                       std::vector<TensorSpec> specs)
+    : GgufWriter(std::move(specs)) {
+  const Head head = lay_out(fields, path);
+  file_ = &add_file(path);
+  file_->write(head.start);
+  file_->write(fields.bytes());
+  file_->write(head.tensors);
+}
+
+GgufWriter::Head GgufWriter::lay_out(const GgufFields& fields, const std::string& path) {
+  Head head;
   std::vector<Slot> slots;
   int64_t offset = 0;
   for (size_t i = 0; i < specs().size(); ++i) {
@@ -127,29 +138,31 @@ GgufWriter::GgufWriter(const std::string& path, const GgufFields& fields,
                    {},
                    {}});
     }
-    put_tensor_info(infos, spec, offset);
+    put_tensor_info(head.tensors, spec, offset);
     slots.push_back({0, offset, spec_bytes(i)});
     const int64_t end = add_or_throw(offset, slots.back().bytes, "the size of the file");
     (void)add_or_throw(end, kGgufMaxAlignment, "the size of the file");
     offset = round_up(end, kGgufDefaultAlignment);
   }
 
-  std::string start;
-  put_number(start, kGgufMagic);
-  put_number(start, kGgufVersion);
-  put_number(start, static_cast<int64_t>(specs().size()));
-  put_number(start, fields.count());
-
-  file_ = &add_file(path);
-  file_->write(start);
-  file_->write(fields.bytes());
-  file_->write(infos);
-  const int64_t data_begin = round_up(file_->position(), kGgufDefaultAlignment);
+  put_number(head.start, kGgufMagic);
+  put_number(head.start, kGgufVersion);
+  put_number(head.start, static_cast<int64_t>(specs().size()));
+  put_number(head.start, fields.count());
+  const size_t bytes = head.start.size() + fields.bytes().size() + head.tensors.size();
+  const int64_t data_begin = round_up(static_cast<int64_t>(bytes), kGgufDefaultAlignment);
   for (Slot& s : slots) s.offset += data_begin;
-  end_ = data_begin + offset;
+  end_ = add_or_throw(data_begin, offset, "the size of the file");
   set_slots(std::move(slots));
+  return head;
 }
 
-void GgufWriter::complete() { pad_to(*file_, end_); }
+void GgufWriter::complete() { pad_to(file_, end_); }
+
+int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs) {
+  GgufWriter writer(std::move(specs));
+  (void)writer.lay_out(fields, {});
+  return writer.end_;
+}
 
 }  // namespace carat::io

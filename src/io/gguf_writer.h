@@ -52,17 +52,29 @@ class GgufFields {
   std::unordered_set<std::string> keys_;
 };
 
+// Bytes of the file that GgufWriter writes. Throws Error as it does.
+[[nodiscard]] int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs);
+
 // Tensor names have at most 63 bytes (ggml's limit). A shape without dimensions is written as [1].
 // Data are aligned to 32 bytes, the last tensor's padding included.
 class GgufWriter final : public TensorWriter {
  public:
   // Writes the head. `fields` is not needed afterwards. Throws Error.
-  GgufWriter(const std::string& path, const GgufFields& fields, std::vector<TensorSpec> specs);
+  GgufWriter(const std::string& path, const GgufFields& fields, std::vector<TensorSpec> specs,
+             const WriteOptions& options = {});
 
  private:
+  friend int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs);
+  explicit GgufWriter(std::vector<TensorSpec> specs);
+  // What stands before and after the metadata.
+  struct Head {
+    std::string start, tensors;
+  };
+  // Fixes where everything lies. `path` is for errors.
+  Head lay_out(const GgufFields& fields, const std::string& path);
   void complete() override;
-  AtomicFile* file_ = nullptr;
-  int64_t end_ = 0;
+  int file_ = 0;
+  int64_t end_ = 0;  // of the file
 };
 
 }  // namespace carat::io

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "io/names.h"
 #include "io/safetensors_parse.h"
@@ -24,8 +25,8 @@ struct Placement {
 
 class SafetensorsWriter final : public TensorWriter {
  public:
-  explicit SafetensorsWriter(std::vector<TensorSpec> specs)
-      : TensorWriter(std::move(specs), kSafetensorsMaxName) {}
+  SafetensorsWriter(std::vector<TensorSpec> specs, const WriteOptions& options)
+      : TensorWriter(std::move(specs), kSafetensorsMaxName, options) {}
 
   // Fills files one after another up to `max_bytes` each.
   std::vector<Placement> place(int64_t max_bytes) const {
@@ -41,20 +42,33 @@ class SafetensorsWriter final : public TensorWriter {
     return out;
   }
 
+  // Bytes of file `file`'s header and its length.
+  int64_t head_bytes(int file, const std::vector<Placement>& places,
+                     const SafetensorsMetadata& metadata) const {
+    return 8 + static_cast<int64_t>(header_of(file, places, metadata).size());
+  }
+  int64_t data_bytes() const {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < specs().size(); ++i) {
+      bytes = add_or_throw(bytes, spec_bytes(i), "the checkpoint's size");
+    }
+    return bytes;
+  }
+
   // Writes the headers.
   void start(const std::vector<std::string>& paths, const std::vector<Placement>& places,
              const SafetensorsMetadata& metadata) {
     std::vector<int64_t> data_begin;
     for (size_t f = 0; f < paths.size(); ++f) {
-      AtomicFile& file = add_file(paths[f]);
+      const int file = add_file(paths[f]);
       const std::string header = header_of(static_cast<int>(f), places, metadata);
       const uint64_t n = header.size();
       if (n > static_cast<uint64_t>(kSafetensorsMaxHeader)) {
         throw Error({"the header would be too large for the format", paths[f], {}, {}, {}, {}});
       }
-      file.write(std::as_bytes(std::span(&n, 1)));
-      file.write(header);
-      data_begin.push_back(file.position());
+      put(file, std::as_bytes(std::span(&n, 1)));
+      put(file, std::as_bytes(std::span(header)));
+      data_begin.push_back(position(file));
     }
     std::vector<Slot> slots;
     for (size_t i = 0; i < places.size(); ++i) {
@@ -134,7 +148,17 @@ std::string shard_name(size_t i, size_t n) {
   return buffer.data();
 }
 
-// The new files' names; throws if the folder has other ones.
+size_t n_files(const std::vector<Placement>& places) {
+  return places.empty() ? 1 : static_cast<size_t>(places.back().file) + 1;
+}
+
+std::vector<std::string> file_names(size_t n) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < n; ++i) names.push_back(n == 1 ? "model.safetensors" : shard_name(i, n));
+  return names;
+}
+
+// Throws if the folder has weights under other names.
 void check_folder(const std::string& folder, const std::vector<std::string>& names) {
   std::error_code ec;
   if (!fs::is_directory(folder, ec)) throw Error({"not a directory", folder, {}, {}, {}, {}});
@@ -180,8 +204,9 @@ void order_for_safetensors(std::vector<TensorSpec>& specs) {
 
 std::unique_ptr<TensorWriter> write_safetensors(const std::string& path,
                                                 std::vector<TensorSpec> specs,
-                                                const SafetensorsMetadata& metadata) {
-  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs));
+                                                const SafetensorsMetadata& metadata,
+                                                const WriteOptions& options) {
+  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs), options);
   writer->start({path}, writer->place(INT64_MAX), metadata);
   return writer;
 }
@@ -189,10 +214,11 @@ std::unique_ptr<TensorWriter> write_safetensors(const std::string& path,
 std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& folder,
                                                           std::vector<TensorSpec> specs,
                                                           int64_t max_shard_bytes,
-                                                          const SafetensorsMetadata& metadata) {
-  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs));
+                                                          const SafetensorsMetadata& metadata,
+                                                          const WriteOptions& options) {
+  auto writer = std::make_unique<SafetensorsWriter>(std::move(specs), options);
   const std::vector<Placement> places = writer->place(max_shard_bytes);
-  const size_t n = places.empty() ? 1 : static_cast<size_t>(places.back().file) + 1;
+  const size_t n = n_files(places);
   if (n > static_cast<size_t>(kMaxShards)) {
     throw Error({"the checkpoint would have too many files",
                  folder,
@@ -201,11 +227,9 @@ std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& fol
                  std::to_string(n),
                  "allow larger files"});
   }
-  std::vector<std::string> names, paths;
-  for (size_t i = 0; i < n; ++i) {
-    names.push_back(n == 1 ? "model.safetensors" : shard_name(i, n));
-    paths.push_back((fs::path(folder) / names.back()).string());
-  }
+  const std::vector<std::string> names = file_names(n);
+  std::vector<std::string> paths;
+  for (const std::string& name : names) paths.push_back((fs::path(folder) / name).string());
   check_folder(folder, names);
   writer->start(paths, places, metadata);
   if (n > 1) {
@@ -213,6 +237,22 @@ std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& fol
                       index_text(writer->specs(), places, names, writer->total_bytes()));
   }
   return writer;
+}
+
+int64_t safetensors_directory_bytes(std::vector<TensorSpec> specs, int64_t max_shard_bytes,
+                                    const SafetensorsMetadata& metadata) {
+  const SafetensorsWriter writer(std::move(specs));
+  const std::vector<Placement> places = writer.place(max_shard_bytes);
+  const size_t n = n_files(places);
+  int64_t bytes = writer.data_bytes();
+  for (size_t f = 0; f < n; ++f) {
+    bytes += writer.head_bytes(static_cast<int>(f), places, metadata);
+  }
+  if (n > 1) {
+    bytes += static_cast<int64_t>(
+        index_text(writer.specs(), places, file_names(n), writer.data_bytes()).size());
+  }
+  return bytes;
 }
 
 }  // namespace carat::io

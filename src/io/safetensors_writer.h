@@ -19,10 +19,9 @@ using SafetensorsMetadata = std::vector<std::pair<std::string, std::string>>;
 void order_for_safetensors(std::vector<TensorSpec>& specs);
 
 // One file. Throws Error for a type that safetensors has not, or an order as above.
-std::unique_ptr<TensorWriter> write_safetensors(const std::string& path,
-                                                std::vector<TensorSpec> specs,
-                                                const SafetensorsMetadata& metadata = {
-                                                    {"format", "pt"}});
+std::unique_ptr<TensorWriter> write_safetensors(
+    const std::string& path, std::vector<TensorSpec> specs,
+    const SafetensorsMetadata& metadata = {{"format", "pt"}}, const WriteOptions& options = {});
 
 // The weights of a model directory, which exists: "model.safetensors" if the tensors fit
 // `max_shard_bytes`, else "model-00001-of-0000N.safetensors" and so on with
@@ -30,6 +29,13 @@ std::unique_ptr<TensorWriter> write_safetensors(const std::string& path,
 // model*.safetensors files, with which the new ones would be confused.
 std::unique_ptr<TensorWriter> write_safetensors_directory(
     const std::string& folder, std::vector<TensorSpec> specs, int64_t max_shard_bytes,
-    const SafetensorsMetadata& metadata = {{"format", "pt"}});
+    const SafetensorsMetadata& metadata = {{"format", "pt"}}, const WriteOptions& options = {});
+
+// Bytes of the files that write_safetensors_directory writes, the index included. Throws Error for
+// tensors that it refuses.
+[[nodiscard]] int64_t safetensors_directory_bytes(std::vector<TensorSpec> specs,
+                                                  int64_t max_shard_bytes,
+                                                  const SafetensorsMetadata& metadata = {
+                                                      {"format", "pt"}});
 
 }  // namespace carat::io
