@@ -37,7 +37,11 @@ void install_signal_handlers() {
   // No SA_RESTART: a read from the terminal must return so that the stop is seen.
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGHUP, &action, nullptr);
+  // nohup ignores it for us; then the end of the terminal must not end the program.
+  struct sigaction before {};
+  if (sigaction(SIGHUP, nullptr, &before) != 0 || before.sa_handler != SIG_IGN) {
+    sigaction(SIGHUP, &action, nullptr);
+  }
   action.sa_handler = on_broken_pipe;
   sigaction(SIGPIPE, &action, nullptr);
   // A file-size limit then shows as a failed write, with its message and without leftovers.

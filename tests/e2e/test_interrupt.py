@@ -14,9 +14,14 @@ ROWS = 1000000  # of the embeddings of the large sparse checkpoint
 
 
 class Interrupt(CaratTest):
-    def start(self, *args):
+    def start(self, *args, ignore=()):
+        """`ignore`: signals that the program finds ignored, as nohup leaves SIGHUP."""
+        def before():
+            for number in ignore:
+                signal.signal(number, signal.SIG_IGN)
         process = subprocess.Popen([CARAT, *map(str, args)], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   preexec_fn=before)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         self.addCleanup(process.stdout.close)
@@ -83,6 +88,21 @@ class Interrupt(CaratTest):
         self.wait_for_partial(process)
         self.end(process, signal.SIGTERM)
         self.assertEqual(os.listdir(self.folder), [])
+
+    def test_the_terminal_ends(self):
+        process = self.start("synth", "E2B", self.folder / "e2b.gguf")
+        self.wait_for_partial(process)
+        self.end(process, signal.SIGHUP)
+
+    def test_nohup_outlives_the_terminal(self):
+        target = self.folder / "e2b.gguf"
+        process = self.start("synth", "E2B", target, ignore=[signal.SIGHUP])
+        self.wait_for_partial(process)
+        partial = self.folder / self.leftovers()[0]
+        process.send_signal(signal.SIGHUP)
+        size = partial.stat().st_size
+        self.wait_for(process, lambda: partial.stat().st_size > size + (64 << 20))
+        self.end(process, signal.SIGTERM)
 
     def test_impatience_ends_at_once(self):
         process = self.start("synth", "E2B", self.folder / "e2b.gguf")
