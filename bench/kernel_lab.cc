@@ -129,10 +129,18 @@ struct Activations {
   int64_t n;
   std::vector<float> floats;
   test::Quantized quantized;
+  test::StaticCodes codes;
 
   Activations(const KernelTable& table, int64_t rows)
-      : n(rows), floats(random_floats(rows * kCols, 1)), quantized(rows, kCols) {
+      : n(rows),
+        floats(random_floats(rows * kCols, 1)),
+        quantized(rows, kCols),
+        codes(rows, kCols, 0.02f) {
     table.quantize_rows(floats.data(), quantized.rows);
+    for (int64_t t = 0; t < rows; ++t) {
+      table.static_codes(floats.data() + t * kCols, kCols, 0.02f, codes.codes.data() + t * kCols,
+                         &codes.sums[static_cast<size_t>(t)]);
+    }
   }
 };
 
@@ -144,8 +152,7 @@ void multiply(const KernelTable& table, const Matrix& m, int64_t begin, int64_t 
   const LinearOutput out{y + column * kTileRows, y_rows};
   if (m.is_static) {
     const int i = static_cast<int>(*m.format) - static_cast<int>(TileFormat::kC2);
-    return table.linear_channel[i]({data, m.unit_bytes, rows, kCols},
-                                   {x.n, kCols, x.quantized.rows.codes, 0.02f}, out);
+    return table.linear_channel[i]({data, m.unit_bytes, rows, kCols}, x.codes.rows, out);
   }
   if (m.format) {
     return table.linear_tiles[static_cast<int>(*m.format)]({data, m.unit_bytes, rows, kCols},

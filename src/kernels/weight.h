@@ -45,7 +45,7 @@ struct Weight {
   int64_t file_offset = 0;
 
   // Of codes only. Products need codes in tiles; rows are only looked up.
-  CodeScales scales;
+  CodeScales scales = {};
   // Static rounding of a product's input and output (mobile format, ops.h); 0: none.
   float input_scale = 0, output_scale = 0;
 

@@ -25,13 +25,18 @@ struct QuantizedRows {
   float* scaled_sums = nullptr;  // [n, cols / 32]: scale * float(sum of the block's codes)
 };
 
-// n rows of int8 activations that share one scale (mobile format): x = code * scale.
+// n rows of activations rounded to int8 with the scale that the checkpoint states (mobile format):
+// x = code * scale.
 struct StaticRows {
   int64_t n = 0;
-  int64_t cols = 0;               // a multiple of 32, at most 2^16
-  const int8_t* codes = nullptr;  // [n, cols], -128..127
-  float scale = 0;
+  int64_t cols = 0;         // a multiple of 32, at most kStaticCols
+  int8_t* codes = nullptr;  // [n, cols], -128..127
+  float* scales = nullptr;  // [n]: the scale, or NaN where a row holds a NaN
+  int32_t* sums = nullptr;  // [n]: sum of the row's codes
 };
+
+// Sums of products of two int8 in 32 bits: 2^14 * 2^16 would reach 2^30.
+inline constexpr int64_t kStaticCols = int64_t{1} << 16;
 
 // Consecutive tiles of a matrix (kernels/tiles.h); `rows` of them are real.
 struct TileRows {
@@ -110,6 +115,13 @@ struct KernelTable {
   // = round half to even of x * (1 / scale). A block below 2^-100 counts as zero; a block with an
   // infinity or NaN gets scale NaN and codes 0.
   void (*quantize_rows)(const float* rows, const QuantizedRows& x) noexcept;
+  // n floats to static codes, clamp(round half to even(x / scale), -128, 127), and 0 for NaN.
+  // Returns scale, or NaN if one of them is NaN. sum: of the codes. REQUIRES: scale > 0 (as below),
+  // n < 2^24.
+  float (*static_codes)(const float* x, int64_t n, float scale, int8_t* codes,
+                        int32_t* sum) noexcept;
+  // y = such a code times scale; NaN stays. y may be x.
+  void (*static_round)(const float* x, int64_t n, float scale, float* y) noexcept;
   const TileLinear* linear_tiles;       // [kTileFormats], by TileFormat
   const ChannelLinear* linear_channel;  // [3]: C2, C4, C8 with static activations
   FloatLinear linear_f32;

@@ -210,6 +210,76 @@ TEST_P(EveryTable, QuantizesHalvesToEvenAndTinyToZero) {
   EXPECT_EQ(q.codes[0], 0);
 }
 
+// Numbers on, beside and far from the levels and the places half way between two.
+Floats around_levels(Rng& rng, float scale, int64_t n) {
+  Floats x(static_cast<size_t>(n));
+  for (float& v : x) {
+    v = (static_cast<float>(rng.below(700)) - 350.0f) * 0.5f * scale;
+    const auto step = rng.below(4);
+    if (step == 0) v = std::nextafter(v, kInf);
+    if (step == 1) v = std::nextafter(v, -kInf);
+  }
+  return x;
+}
+
+TEST_P(EveryTable, StaticCodesMatchTheOracle) {
+  Rng rng(14);
+  for (int round = 0; round < 400; ++round) {
+    const int64_t n = static_cast<int64_t>(rng.below(round % 10 == 0 ? 3000 : 80));
+    const float scale = round % 3 == 0 ? 0.0472441f : std::ldexp(1.1f, round % 280 - 140);
+    Floats x = round % 2 == 0 ? around_levels(rng, scale, n) : draw_all(rng, kKinds[round % 6], n);
+    if (round % 5 == 0 && n > 0) {
+      const float odd[] = {kNan, -kNan, kInf, -kInf, 0x1p-149f};
+      x[rng.below(static_cast<uint64_t>(n))] = odd[rng.below(5)];
+    }
+    std::vector<int8_t> want(static_cast<size_t>(n) + 1, 99), got = want;
+    int32_t want_sum = -1, got_sum = -2;
+    const float want_scale = oracle.static_codes(x.data(), n, scale, want.data(), &want_sum);
+    const float got_scale = table.static_codes(x.data(), n, scale, got.data(), &got_sum);
+    ASSERT_EQ(got, want) << "scale " << scale << " of " << n;
+    ASSERT_EQ(got_sum, want_sum);
+    ASSERT_EQ(std::bit_cast<uint32_t>(got_scale), std::bit_cast<uint32_t>(want_scale));
+
+    Floats round_want(static_cast<size_t>(n) + 1, -7.0f), round_got = round_want;
+    oracle.static_round(x.data(), n, scale, round_want.data());
+    table.static_round(x.data(), n, scale, round_got.data());
+    ASSERT_EQ(first_bit_difference(round_got, round_want), -1) << "scale " << scale;
+    table.static_round(x.data(), n, scale, x.data());
+    round_want.pop_back();
+    ASSERT_EQ(first_bit_difference(x, round_want), -1) << "in place";
+  }
+}
+
+TEST_P(EveryTable, StaticCodesRoundHalvesToEvenAndClamp) {
+  const Floats x = {0.25f, 0.75f, -0.25f, -0.75f, 63.7f, 1e9f, -64.2f, -kInf, kInf, -0.0f};
+  const std::vector<int8_t> codes = {0, 2, 0, -2, 127, 127, -128, -128, 127, 0};
+  std::vector<int8_t> got(x.size());
+  const auto n = static_cast<int64_t>(x.size());
+  int32_t sum = 0;
+  EXPECT_EQ(table.static_codes(x.data(), n, 0.5f, got.data(), &sum), 0.5f);
+  EXPECT_EQ(got, codes);
+  EXPECT_EQ(sum, 3 * 127 - 2 * 128);
+  Floats y(x.size());
+  table.static_round(x.data(), n, 0.5f, y.data());
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], 0.5f * codes[i]) << i;
+}
+
+TEST_P(EveryTable, StaticCodesTellOfNan) {
+  for (size_t place : {size_t{0}, size_t{31}, size_t{40}, size_t{66}}) {
+    Floats x(67, 1.5f);
+    x[place] = place == 31 ? -kNan : kNan;
+    std::vector<int8_t> got(x.size());
+    int32_t sum = 0;
+    EXPECT_TRUE(std::isnan(table.static_codes(x.data(), 67, 0.5f, got.data(), &sum)));
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(got[i], i == place ? 0 : 3);
+    EXPECT_EQ(sum, 66 * 3);
+    table.static_round(x.data(), 67, 0.5f, x.data());
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_TRUE(i == place ? std::isnan(x[i]) : x[i] == 1.5f) << i;
+    }
+  }
+}
+
 // Runs f(table, out) on both tables over lengths with and without tails.
 void expect_same(const KernelTable& table, int64_t n, const char* what,
                  const std::function<void(const KernelTable&, float*)>& f) {

@@ -44,4 +44,28 @@ struct Quantized {
   }
 };
 
+// Static codes with their memory.
+struct StaticCodes {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> sums;
+  StaticRows rows;
+
+  StaticCodes(int64_t n, int64_t cols, float scale)
+      : codes(static_cast<size_t>(n * cols)),
+        scales(static_cast<size_t>(n), scale),
+        sums(static_cast<size_t>(n)),
+        rows{n, cols, codes.data(), scales.data(), sums.data()} {}
+  StaticCodes(const StaticCodes&) = delete;
+  StaticCodes& operator=(const StaticCodes&) = delete;
+
+  // The sums that go with the codes.
+  void add_up() {
+    for (size_t i = 0; i < codes.size(); ++i) {
+      int32_t& sum = sums[i / static_cast<size_t>(rows.cols)];
+      sum = (i % static_cast<size_t>(rows.cols) == 0 ? 0 : sum) + codes[i];
+    }
+  }
+};
+
 }  // namespace carat::kernels::test

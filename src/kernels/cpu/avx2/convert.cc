@@ -39,6 +39,14 @@ CARAT_INLINE __m256i pack_codes(__m256i a, __m256i b, __m256i c, __m256i d) {
   return _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
+// scalar::static_level, operation by operation; NaN in the second operand stays.
+CARAT_INLINE __m256 static_level(__m256 x, __m256 scale) {
+  __m256 level =
+      _mm256_round_ps(_mm256_div_ps(x, scale), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  level = _mm256_min_ps(_mm256_set1_ps(127.0f), level);
+  return _mm256_max_ps(_mm256_set1_ps(-128.0f), level);
+}
+
 }  // namespace
 
 void quantize_rows(const float* rows, const QuantizedRows& x) noexcept {
@@ -89,6 +97,43 @@ void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept {
     __builtin_memcpy(codes + i, &c8, static_cast<size_t>(length));
     i += 8;
   });
+}
+
+float static_codes(const float* x, int64_t n, float scale, int8_t* codes, int32_t* sum) noexcept {
+  const __m256 s = _mm256_set1_ps(scale);
+  __m256 numbers = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+  __m256i sums = _mm256_setzero_si256();
+  const auto code = [&](__m256 v) __attribute__((always_inline)) {
+    const __m256 level = static_level(v, s);
+    const __m256 is_number = _mm256_cmp_ps(level, level, _CMP_ORD_Q);
+    numbers = _mm256_and_ps(numbers, is_number);
+    const __m256i c = _mm256_cvtps_epi32(_mm256_and_ps(level, is_number));
+    sums = _mm256_add_epi32(sums, c);
+    return c;
+  };
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    __m256i c[4];
+    for (int j = 0; j < 4; ++j) c[j] = code(_mm256_loadu_ps(x + i + 8 * j));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes + i), pack_codes(c[0], c[1], c[2], c[3]));
+  }
+  for (; i < n; i += 8) {
+    const int64_t length = n - i < 8 ? n - i : 8;
+    const __m256i c = code(_mm256_maskload_ps(x + i, mask_of(length)));
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i packed = pack_codes(c, zero, zero, zero);
+    __builtin_memcpy(codes + i, &packed, static_cast<size_t>(length));
+  }
+  __m128i total = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  total = _mm_hadd_epi32(total, total);
+  *sum = _mm_cvtsi128_si32(_mm_hadd_epi32(total, total));
+  return _mm256_movemask_ps(numbers) == 0xff ? scale : __builtin_nanf("");
+}
+
+void static_round(const float* x, int64_t n, float scale, float* y) noexcept {
+  const __m256 s = _mm256_set1_ps(scale);
+  for_each_8(n,
+             [&](auto load, auto store) { store(y, _mm256_mul_ps(static_level(load(x), s), s)); });
 }
 
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {

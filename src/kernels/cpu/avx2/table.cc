@@ -11,6 +11,8 @@ CARAT_TILE_TABLE
 const KernelTable kKernels = {
     .isa = "avx2",
     .quantize_rows = quantize_rows,
+    .static_codes = static_codes,
+    .static_round = static_round,
     .linear_tiles = kLinearTiles,
     .linear_channel = kLinearChannel,
     .linear_f32 = linear_f32,

@@ -108,13 +108,13 @@ template <TileFormat F>
 void linear_static(const TileRows& w, const StaticRows& x, const LinearOutput& y) noexcept {
   for_each_tile(w, [&](const std::byte* tile, int64_t o, int64_t rows) {
     for (int64_t r = 0; r < rows; ++r) {
-      const float scale = channel_scale(F, tile, w.cols, r) * x.scale;
+      const float scale = channel_scale(F, tile, w.cols, r);
       for (int64_t t = 0; t < x.n; ++t) {
         int32_t sum = 0;
         for (int64_t b = 0; b < w.cols / kTileColumns; ++b) {
           sum += weights_of(TileSet<F>(tile, b), r).dot(x.codes + t * w.cols + b * kTileColumns);
         }
-        y.data[t * y.stride + o + r] = static_cast<float>(sum) * scale;
+        y.data[t * y.stride + o + r] = static_cast<float>(sum) * (scale * x.scales[t]);
       }
     }
   });

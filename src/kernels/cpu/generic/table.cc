@@ -9,6 +9,7 @@
 #include "kernels/scalar/attention.h"
 #include "kernels/scalar/rms_norm.h"
 #include "kernels/scalar/rope.h"
+#include "kernels/scalar/static_round.h"
 
 namespace carat::kernels::generic {
 namespace {
@@ -58,11 +59,8 @@ void softcap(const float* x, int64_t n, float cap, float* y) noexcept {
 
 void attend(const float* q, int64_t n_q, const KeySegment& keys, int64_t head_dim, float* weights,
             float* max, float* sum, float* vectors) noexcept {
-  const scalar::Segment<float> segment{.k = keys.k,
-                                       .v = keys.v,
-                                       .stride = head_dim,
-                                       .first = keys.first,
-                                       .n = keys.n};
+  const scalar::Segment<float> segment{
+      .k = keys.k, .v = keys.v, .stride = head_dim, .first = keys.first, .n = keys.n};
   for (int64_t i = 0; i < n_q; ++i) {
     const scalar::Partial<float> p = scalar::attend_segment(q + i * head_dim, segment, head_dim,
                                                             weights, vectors + i * head_dim);
@@ -102,8 +100,8 @@ void weigh_codes(const CodeRows& q, int64_t n_q, const CodePage& page, const Pla
                  int64_t head_dim, const uint8_t*, const CodeRows& p, float* max,
                  float* sum) noexcept {
   for (int64_t i = 0; i < n_q; ++i) {
-    const scalar::CodeSegment segment{page.k,         page.v,        page.k_scale,
-                                      page.v_scale,   seen[i].begin, seen[i].end};
+    const scalar::CodeSegment segment{page.k,       page.v,        page.k_scale,
+                                      page.v_scale, seen[i].begin, seen[i].end};
     const scalar::Partial<float> partial =
         scalar::weigh_codes(q.codes + i * q.stride, q.scales[i], segment, head_dim,
                             p.codes + i * p.stride, p.scales + i);
@@ -138,6 +136,17 @@ void join_values(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dim
   }
 }
 
+float static_codes(const float* x, int64_t n, float scale, int8_t* codes, int32_t* sum) noexcept {
+  *sum = 0;
+  const float s = scalar::static_codes(x, n, scale, codes);
+  for (int64_t i = 0; i < n; ++i) *sum += codes[i];
+  return s;
+}
+
+void static_round(const float* x, int64_t n, float scale, float* y) noexcept {
+  scalar::static_round(x, n, scale, y);
+}
+
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   for (int64_t i = 0; i < n; ++i) y[i] = carat::to_f16(x[i]).bits;
 }
@@ -155,6 +164,8 @@ void to_i8(const float* x, int64_t n, int8_t* codes, float* scale_out) noexcept 
 const KernelTable kTable = {
     .isa = "generic",
     .quantize_rows = quantize_rows,
+    .static_codes = static_codes,
+    .static_round = static_round,
     .linear_tiles = kLinearTiles,
     .linear_channel = kLinearChannel,
     .linear_f32 = linear_f32,

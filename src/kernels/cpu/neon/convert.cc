@@ -15,6 +15,12 @@ CARAT_INLINE int8x8_t codes_of(Eight x, float inverse) {
   return vmovn_s16(vcombine_s16(low, high));
 }
 
+// scalar::static_level, operation by operation; NaN stays.
+CARAT_INLINE float32x4_t static_level(float32x4_t x, float32x4_t scale) {
+  const float32x4_t level = vminq_f32(vrndnq_f32(vdivq_f32(x, scale)), vdupq_n_f32(127.0f));
+  return vmaxq_f32(level, vdupq_n_f32(-128.0f));
+}
+
 }  // namespace
 
 void quantize_rows(const float* rows, const QuantizedRows& x) noexcept {
@@ -51,6 +57,38 @@ void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept {
     const int64_t length = n - i < 8 ? n - i : 8;
     __builtin_memcpy(codes + i, &c, static_cast<size_t>(length));
     i += 8;
+  });
+}
+
+float static_codes(const float* x, int64_t n, float scale, int8_t* codes, int32_t* sum) noexcept {
+  const float32x4_t s = vdupq_n_f32(scale);
+  uint32x4_t numbers = vdupq_n_u32(~0u);
+  int32x4_t sums = vdupq_n_s32(0);
+  const auto code = [&](float32x4_t v) {
+    const float32x4_t level = static_level(v, s);
+    numbers = vandq_u32(numbers, vceqq_f32(level, level));
+    const int32x4_t c = vcvtnq_s32_f32(level);  // NaN becomes 0
+    sums = vaddq_s32(sums, c);
+    return vmovn_s32(c);
+  };
+  int64_t i = 0;
+  for_each_8(n, [&](auto get, auto) {
+    const Eight v = get(x);
+    const int16x4_t low = code(v.v[0]), high = code(v.v[1]);
+    const int8x8_t c = vmovn_s16(vcombine_s16(low, high));
+    const int64_t length = n - i < 8 ? n - i : 8;
+    __builtin_memcpy(codes + i, &c, static_cast<size_t>(length));
+    i += 8;
+  });
+  *sum = vaddvq_s32(sums);
+  return vminvq_u32(numbers) != 0 ? scale : __builtin_nanf("");
+}
+
+void static_round(const float* x, int64_t n, float scale, float* y) noexcept {
+  const float32x4_t s = vdupq_n_f32(scale);
+  for_each_8(n, [&](auto get, auto put) {
+    const Eight v = get(x);
+    put(y, Eight{{vmulq_f32(static_level(v.v[0], s), s), vmulq_f32(static_level(v.v[1], s), s)}});
   });
 }
 

@@ -16,6 +16,8 @@ const KernelTable* table() noexcept {
     t.linear_tiles = kLinearTiles;
     t.linear_channel = kLinearChannel;
     t.quantize_rows = quantize_rows;
+    t.static_codes = static_codes;
+    t.static_round = static_round;
     t.linear_f32 = linear_f32;
     t.linear_f16 = linear_f16;
     t.linear_bf16 = linear_bf16;

@@ -13,6 +13,8 @@ const KernelTable* table() noexcept;
 #endif
 
 void quantize_rows(const float* rows, const QuantizedRows& x) noexcept;
+float static_codes(const float* x, int64_t n, float scale, int8_t* codes, int32_t* sum) noexcept;
+void static_round(const float* x, int64_t n, float scale, float* y) noexcept;
 void linear_f32(const WeightRows& w, const FloatRows& x, const LinearOutput& y,
                 float* scratch) noexcept;
 void linear_f16(const WeightRows& w, const FloatRows& x, const LinearOutput& y,

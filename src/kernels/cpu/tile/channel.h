@@ -1,5 +1,5 @@
 // Channel formats with static activations (StaticRows): integers along the whole row, then one
-// multiplication: y = float(S) * (scale of the row * scale of the activations). With codes below
+// multiplication: y = float(S) * (scale of the row * scale of the token). With codes below
 // 2^7 in magnitude and at most 2^16 columns |S| is at most 2^30, and so are the sums of codes with
 // their offset: 15 * 128 * 2^16 < 2^27.
 #pragma once
@@ -13,31 +13,20 @@ namespace {
 constexpr int64_t kStaticBlock = 64;  // tokens that share one unpacking
 constexpr int kStaticTokens = 3;      // of the register tile
 
-// -offset * sum of the codes of each token.
+// Rows of one tile of token t: sums (offset not taken off) to results.
 template <class Isa, TileFormat F>
-CARAT_INLINE void static_starts(const StaticRows& x, int64_t token, int64_t n, int32_t* start) {
-  for (int64_t t = 0; t < n; ++t) {
-    const int8_t* codes = x.codes + (token + t) * x.cols;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < x.cols; ++i) sum += codes[i];
-    start[t] = -kOffsetOf<Isa, F> * sum;
-  }
-}
-
-// Rows of one tile of one token: sums (offset not taken off) to results.
-template <class Isa>
-CARAT_INLINE void finish_static(typename Isa::Ints sum, int32_t start, const std::byte* tail,
-                                const float* x_scale, float* y, int64_t n_rows) {
+CARAT_INLINE void finish_static(typename Isa::Ints sum, const StaticRows& x, int64_t t,
+                                const std::byte* tail, float* y, int64_t n_rows) {
   const typename Isa::Floats scale =
-      Isa::mul(Isa::load_floats(reinterpret_cast<const float*>(tail)), Isa::splat(x_scale));
-  const typename Isa::Ints exact = Isa::add_ints(sum, Isa::splat_int(start));
+      Isa::mul(Isa::load_floats(reinterpret_cast<const float*>(tail)), Isa::splat(x.scales + t));
+  const typename Isa::Ints exact =
+      Isa::add_ints(sum, Isa::splat_int(-kOffsetOf<Isa, F> * x.sums[t]));
   Isa::store_floats(y, Isa::mul(Isa::to_floats(exact), scale), n_rows);
 }
 
 // Strings of tiles side by side as in few.h, times T tokens.
 template <class Isa, TileFormat F, int T>
-CARAT_INLINE void static_walk(const Streams& streams, const StaticRows& x, const int32_t* start,
-                              int64_t stride) {
+CARAT_INLINE void static_walk(const Streams& streams, const StaticRows& x, int64_t stride) {
   using Fmt = Format<F>;
   typename Isa::template LongDot<kMaxOf<Isa, F>> sum[kStreams][T];
   const std::byte* at[kStreams];
@@ -61,8 +50,8 @@ CARAT_INLINE void static_walk(const Streams& streams, const StaticRows& x, const
   }
   for (int s = 0; s < streams.n; ++s) {
     unroll<T>([&](auto t) CARAT_LAMBDA {
-      finish_static<Isa>(sum[s][t].sum(), start[t], at[s], &x.scale, streams.out[s] + t * stride,
-                         streams.rows[s]);
+      finish_static<Isa, F>(sum[s][t].sum(), x, t, at[s], streams.out[s] + t * stride,
+                            streams.rows[s]);
     });
   }
 }
@@ -70,10 +59,7 @@ CARAT_INLINE void static_walk(const Streams& streams, const StaticRows& x, const
 template <class Isa, TileFormat F, int T>
 __attribute__((noinline)) void static_few(const TileRows& w, const StaticRows& x,
                                           const LinearOutput& y) {
-  int32_t start[T];
-  static_starts<Isa, F>(x, 0, T, start);
-  for_streams(
-      w, y, [&](const Streams& s) CARAT_LAMBDA { static_walk<Isa, F, T>(s, x, start, y.stride); });
+  for_streams(w, y, [&](const Streams& s) CARAT_LAMBDA { static_walk<Isa, F, T>(s, x, y.stride); });
 }
 
 template <class Isa, TileFormat F>
@@ -121,10 +107,8 @@ CARAT_INLINE void static_many(const TileRows& w, const StaticRows& x, const Line
   constexpr int64_t kStride = kPanelTiles * kTileRows;
   using Fmt = Format<F>;
   const int64_t n_sets = x.cols / kTileColumns, tiles = (w.rows + kTileRows - 1) / kTileRows;
-  int32_t start[kStaticBlock];
   alignas(64) float sums[kStaticBlock * kStride];
   StaticSet<Isa, F> panel[kPanelTiles * kPanelSets];
-  static_starts<Isa, F>(x, 0, x.n, start);
   for (int64_t tile = 0; tile < tiles; tile += kPanelTiles) {
     const std::byte* first = w.data + tile * w.tile_bytes;
     const int64_t n_tiles = tiles - tile < kPanelTiles ? tiles - tile : kPanelTiles;
@@ -146,9 +130,9 @@ CARAT_INLINE void static_many(const TileRows& w, const StaticRows& x, const Line
       const int64_t left = w.rows - (tile + i) * kTileRows;
       const std::byte* tail = first + i * w.tile_bytes + n_sets * Fmt::kBlockBytes;
       for (int64_t t = 0; t < x.n; ++t) {
-        finish_static<Isa>(Isa::load_ints(sums + t * kStride + i * kTileRows), start[t], tail,
-                           &x.scale, y.data + t * y.stride + (tile + i) * kTileRows,
-                           left < kTileRows ? left : kTileRows);
+        finish_static<Isa, F>(Isa::load_ints(sums + t * kStride + i * kTileRows), x, t, tail,
+                              y.data + t * y.stride + (tile + i) * kTileRows,
+                              left < kTileRows ? left : kTileRows);
       }
     }
   }
@@ -168,7 +152,7 @@ void linear_static(const TileRows& w, const StaticRows& x, const LinearOutput& y
     default:
       for (int64_t t = 0; t < x.n; t += kStaticBlock) {
         const int64_t n = x.n - t < kStaticBlock ? x.n - t : kStaticBlock;
-        static_many<Isa, F>(w, {n, x.cols, x.codes + t * x.cols, x.scale},
+        static_many<Isa, F>(w, {n, x.cols, x.codes + t * x.cols, x.scales + t, x.sums + t},
                             {y.data + t * y.stride, y.stride});
       }
   }
