@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/temporary_files.h"
 
 namespace carat {
 namespace {
@@ -103,7 +104,11 @@ struct TemporarySlot {
 };
 TemporarySlot g_temporaries[kMaxTemporaries];
 
-void register_temporary(const std::string& path) {
+constexpr size_t kWriteBuffer = 1 << 20;
+
+}  // namespace
+
+void register_temporary_file(const std::string& path) {
   if (path.size() + 1 > kMaxPath) return;
   for (TemporarySlot& slot : g_temporaries) {
     int expected = 0;
@@ -114,15 +119,11 @@ void register_temporary(const std::string& path) {
   }
 }
 
-void unregister_temporary(const std::string& path) {
+void unregister_temporary_file(const std::string& path) {
   for (TemporarySlot& slot : g_temporaries) {
     if (slot.used.load() == 2 && path == slot.path) slot.used.store(0);
   }
 }
-
-constexpr size_t kWriteBuffer = 1 << 20;
-
-}  // namespace
 
 std::unique_ptr<RandomAccessFile> open_file(const std::string& path) {
   return std::make_unique<PosixFile>(path);
@@ -174,7 +175,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   temporary_ = path_ + ".partial-" + std::to_string(::getpid());
   fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno(path_, "cannot create the file", errno);
-  register_temporary(temporary_);
+  register_temporary_file(temporary_);
   buffer_ = std::make_unique<std::byte[]>(kWriteBuffer);
 }
 
@@ -182,7 +183,7 @@ AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
   ::unlink(temporary_.c_str());
-  unregister_temporary(temporary_);
+  unregister_temporary_file(temporary_);
 }
 
 namespace {
@@ -235,14 +236,14 @@ void AtomicFile::commit() {
     const int code = errno;
     fd_ = -1;
     ::unlink(temporary_.c_str());
-    unregister_temporary(temporary_);
+    unregister_temporary_file(temporary_);
     fail_errno(path_, "cannot close the file", code);
   }
   fd_ = -1;
   const int renamed = ::rename(temporary_.c_str(), path_.c_str());
   const int code = errno;
   if (renamed != 0) ::unlink(temporary_.c_str());
-  unregister_temporary(temporary_);
+  unregister_temporary_file(temporary_);
   if (renamed != 0) fail_errno(path_, "cannot give the file its name", code);
   // The rename itself must reach the disk too; a folder that cannot be opened is no failure.
   const size_t slash = path_.find_last_of('/');

@@ -111,17 +111,17 @@ void GgufFields::add_value(std::string_view key, const GgufValue& value) {
   put(value.bytes.data(), value.bytes.size());
 }
 
-GgufWriter::GgufWriter(std::vector<TensorSpec> specs)
-    : TensorWriter(std::move(specs), kGgufMaxTensorName) {}
+GgufWriter::GgufWriter(std::vector<TensorSpec> specs, const WriteOptions& options)
+    : TensorWriter(std::move(specs), kGgufMaxTensorName, options) {}
 
 GgufWriter::GgufWriter(const std::string& path, const GgufFields& fields,
-                       std::vector<TensorSpec> specs)
-    : GgufWriter(std::move(specs)) {
+                       std::vector<TensorSpec> specs, const WriteOptions& options)
+    : GgufWriter(std::move(specs), options) {
   const Head head = lay_out(fields, path);
-  file_ = &add_file(path);
-  file_->write(head.start);
-  file_->write(fields.bytes());
-  file_->write(head.tensors);
+  file_ = add_file(path);
+  for (const std::string* text : {&head.start, &fields.bytes(), &head.tensors}) {
+    put(file_, std::as_bytes(std::span(*text)));
+  }
 }
 
 GgufWriter::Head GgufWriter::lay_out(const GgufFields& fields, const std::string& path) {
@@ -160,7 +160,7 @@ GgufWriter::Head GgufWriter::lay_out(const GgufFields& fields, const std::string
 void GgufWriter::complete() { pad_to(file_, end_); }
 
 int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs) {
-  GgufWriter writer(std::move(specs));
+  GgufWriter writer(std::move(specs), {});
   (void)writer.lay_out(fields, {});
   return writer.end_;
 }

@@ -65,7 +65,7 @@ class GgufWriter final : public TensorWriter {
 
  private:
   friend int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs);
-  explicit GgufWriter(std::vector<TensorSpec> specs);
+  GgufWriter(std::vector<TensorSpec> specs, const WriteOptions& options);
   // What stands before and after the metadata.
   struct Head {
     std::string start, tensors;

@@ -241,7 +241,7 @@ std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& fol
 
 int64_t safetensors_directory_bytes(std::vector<TensorSpec> specs, int64_t max_shard_bytes,
                                     const SafetensorsMetadata& metadata) {
-  const SafetensorsWriter writer(std::move(specs));
+  const SafetensorsWriter writer(std::move(specs), {});
   const std::vector<Placement> places = writer.place(max_shard_bytes);
   const size_t n = n_files(places);
   int64_t bytes = writer.data_bytes();

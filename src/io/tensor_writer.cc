@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <unordered_set>
 #include <utility>
 
@@ -11,8 +12,6 @@
 
 namespace carat::io {
 namespace {
-
-constexpr int64_t kWindow = int64_t{64} << 20;
 
 void check_spec(const TensorSpec& spec, int64_t max_name) {
   const std::string place = "tensor " + in_quotes(spec.name);
@@ -39,8 +38,9 @@ void check_spec(const TensorSpec& spec, int64_t max_name) {
 
 }  // namespace
 
-TensorWriter::TensorWriter(std::vector<TensorSpec> specs, int64_t max_name)
-    : specs_(std::move(specs)) {
+TensorWriter::TensorWriter(std::vector<TensorSpec> specs, int64_t max_name,
+                           const WriteOptions& options)
+    : specs_(std::move(specs)), options_(options) {
   std::unordered_set<std::string_view> seen;
   for (const TensorSpec& spec : specs_) {
     check_spec(spec, max_name);
@@ -54,9 +54,31 @@ int64_t TensorWriter::spec_bytes(size_t i) const {
   return *byte_count(specs_[i].dtype, specs_[i].shape);
 }
 
-AtomicFile& TensorWriter::add_file(const std::string& path) {
-  files_.push_back(std::make_unique<AtomicFile>(path));
-  return *files_.back();
+int TensorWriter::add_file(const std::string& path) {
+  files_.push_back(std::make_unique<PartFile>(path, options_.resumable));
+  ends_.push_back(0);
+  return static_cast<int>(files_.size()) - 1;
+}
+
+void TensorWriter::send() {
+  if (buffered_ == 0) return;
+  PartFile* file = files_[static_cast<size_t>(buffered_file_)].get();
+  queue_.add(std::move(buffer_), std::exchange(buffered_, 0),
+             [file](std::span<const std::byte> bytes) { file->write(bytes); });
+}
+
+void TensorWriter::put(int file, std::span<const std::byte> bytes) {
+  if (file != buffered_file_) send();
+  buffered_file_ = file;
+  ends_[static_cast<size_t>(file)] += static_cast<int64_t>(bytes.size());
+  while (!bytes.empty()) {
+    if (!buffer_) buffer_ = queue_.buffer();
+    const size_t n = std::min(bytes.size(), WriteQueue::kBufferBytes - buffered_);
+    std::memcpy(buffer_.get() + buffered_, bytes.data(), n);
+    buffered_ += n;
+    bytes = bytes.subspan(n);
+    if (buffered_ == WriteQueue::kBufferBytes) send();
+  }
 }
 
 void TensorWriter::set_slots(std::vector<Slot> slots) {
@@ -65,12 +87,12 @@ void TensorWriter::set_slots(std::vector<Slot> slots) {
   for (const Slot& s : slots_) total_ = add_or_throw(total_, s.bytes, "the checkpoint's size");
 }
 
-void TensorWriter::pad_to(AtomicFile& file, int64_t offset) {
+void TensorWriter::pad_to(int file, int64_t offset) {
   static constexpr std::array<std::byte, 4096> kZeros{};
-  CHECK(file.position() <= offset);
-  while (file.position() < offset) {
-    const int64_t n = std::min<int64_t>(offset - file.position(), kZeros.size());
-    file.write(std::span(kZeros).first(static_cast<size_t>(n)));
+  CHECK(position(file) <= offset);
+  while (position(file) < offset) {
+    const int64_t n = std::min<int64_t>(offset - position(file), kZeros.size());
+    put(file, std::span(kZeros).first(static_cast<size_t>(n)));
   }
 }
 
@@ -78,7 +100,7 @@ void TensorWriter::begin(std::string_view name) {
   CHECK(next_ < specs_.size() && specs_[next_].name == name);
   CHECK(next_ == 0 || filled_ == slots_[next_ - 1].bytes);
   const Slot& slot = slots_[next_];
-  pad_to(*files_[static_cast<size_t>(slot.file)], slot.offset);
+  pad_to(slot.file, slot.offset);
   ++next_;
   filled_ = 0;
 }
@@ -86,27 +108,59 @@ void TensorWriter::begin(std::string_view name) {
 void TensorWriter::append(std::span<const std::byte> bytes) {
   CHECK(next_ > 0);
   const Slot& slot = slots_[next_ - 1];
-  CHECK(static_cast<int64_t>(bytes.size()) <= slot.bytes - filled_);
-  AtomicFile& file = *files_[static_cast<size_t>(slot.file)];
-  while (!bytes.empty()) {
-    const auto piece = bytes.first(std::min(bytes.size(), static_cast<size_t>(kWindow)));
-    file.write(piece);
-    bytes = bytes.subspan(piece.size());
-    filled_ += static_cast<int64_t>(piece.size());
-    written_ += static_cast<int64_t>(piece.size());
-    since_flush_ += static_cast<int64_t>(piece.size());
-    if (since_flush_ >= kWindow) {
-      file.flush_window();
-      since_flush_ = 0;
-    }
+  const auto n = static_cast<int64_t>(bytes.size());
+  CHECK(n <= slot.bytes - filled_);
+  put(slot.file, bytes);
+  filled_ += n;
+  written_ += n;
+}
+
+void TensorWriter::mark(std::function<void(const FileMark&)> done) {
+  CHECK(next_ > 0 && filled_ == slots_[next_ - 1].bytes);
+  send();
+  const PartFile* file = files_[static_cast<size_t>(slots_[next_ - 1].file)].get();
+  queue_.add([file, done = std::move(done)] { done({file->position(), file->sha256().digest()}); });
+}
+
+size_t TensorWriter::take_over(std::span<const FileMark> marks) {
+  CHECK(options_.resumable && next_ == 0 && marks.size() <= specs_.size());
+  send();
+  queue_.drain();
+  for (; next_ < marks.size(); ++next_) {
+    const Slot& slot = slots_[next_];
+    const FileMark& mark = marks[next_];
+    const auto file = static_cast<size_t>(slot.file);
+    if (mark.bytes != slot.offset + slot.bytes) break;
+    if (!files_[file]->take_over(mark.bytes, mark.digest)) break;
+    ends_[file] = mark.bytes;
+    filled_ = slot.bytes;
+    written_ += slot.bytes;
   }
+  for (const auto& file : files_) file->end_reuse();
+  return next_;
+}
+
+void TensorWriter::keep() {
+  send();
+  queue_.drain();
+  for (const auto& file : files_) file->keep();
 }
 
 void TensorWriter::finish() {
   CHECK(next_ == specs_.size() && written_ == total_);
   complete();
+  send();
+  queue_.drain();
   for (const auto& file : files_) file->commit();
   committed();
+}
+
+std::vector<WrittenFile> TensorWriter::files() const {
+  std::vector<WrittenFile> out;
+  for (const auto& file : files_) {
+    out.push_back({file->path(), file->position(), to_hex(file->sha256().digest())});
+  }
+  return out;
 }
 
 }  // namespace carat::io

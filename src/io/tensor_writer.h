@@ -3,13 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "base/file.h"
+#include "io/part_file.h"
+#include "io/write_queue.h"
 #include "tensor/tensor.h"
 
 namespace carat::io {
@@ -20,9 +22,31 @@ struct TensorSpec {
   Shape shape;  // slowest dimension first
 };
 
-// Files appear under their final names only in finish(); destroyed before, the writer leaves
-// nothing behind. Written data are flushed in windows of 64 MB, so memory and dirty pages stay
-// small. Not for several threads at once.
+struct WriteOptions {
+  // Files are called PATH.part until finish(); what an earlier writer of the same tensors left can
+  // be taken over.
+  bool resumable = false;
+};
+
+// How far a file had come when a tensor in it was complete.
+struct FileMark {
+  int64_t bytes = 0;        // of the file, from its beginning to the tensor's end
+  Sha256::Digest digest{};  // of those
+};
+
+// A file that was written.
+struct WrittenFile {
+  std::string path;
+  int64_t bytes = 0;
+  std::string sha256;  // hexadecimal
+};
+
+// Bytes are hashed and written by a thread of the writer's own, while the caller computes the next
+// ones; they are given to the disk in windows of 64 MB, so memory and dirty pages stay small. A
+// failed write is thrown by a later call.
+//
+// Files appear under their final names only in finish(). Destroyed before, the writer leaves
+// nothing behind unless keep() was called. Not for several threads at once.
 class TensorWriter {
  public:
   virtual ~TensorWriter() = default;
@@ -45,8 +69,23 @@ class TensorWriter {
     append(bytes);
   }
 
+  // Calls `done` on the writer's thread when everything appended so far was handed to the system.
+  // REQUIRES: the tensor that was begun is complete.
+  void mark(std::function<void(const FileMark&)> done);
+
+  // Goes on behind the first tensors of what an earlier resumable writer left: marks[i] is that of
+  // tensor i. Answers how many of them were found to be as the marks say; the next begin() is for
+  // the tensor after them, everything behind is gone. REQUIRES: resumable, and nothing was begun.
+  size_t take_over(std::span<const FileMark> marks);
+
+  // Destroyed before finish(), the files stay under their temporary names.
+  void keep();
+
   // REQUIRES: every tensor is complete. Flushes to the disk and gives the files their names.
   void finish();
+
+  // After finish(): the files of tensors.
+  std::vector<WrittenFile> files() const;
 
  protected:
   // Where a tensor's bytes go.
@@ -58,13 +97,18 @@ class TensorWriter {
 
   // Checks names (UTF-8, unique, at most `max_name` bytes) and shapes (at most four dimensions,
   // whole blocks); throws Error.
-  TensorWriter(std::vector<TensorSpec> specs, int64_t max_name);
+  TensorWriter(std::vector<TensorSpec> specs, int64_t max_name, const WriteOptions& options);
 
-  AtomicFile& add_file(const std::string& path);
+  // The number of the new file.
+  int add_file(const std::string& path);
+  // Appends what stands outside of tensors.
+  void put(int file, std::span<const std::byte> bytes);
+  // Bytes of a file so far.
+  int64_t position(int file) const { return ends_[static_cast<size_t>(file)]; }
   // One per tensor, in order, offsets ascending within a file; unset bytes between are zero.
   void set_slots(std::vector<Slot> slots);
   // Zeros up to `offset` of a file.
-  void pad_to(AtomicFile& file, int64_t offset);
+  void pad_to(int file, int64_t offset);
   // Called by finish() before the files get their names.
   virtual void complete() {}
   // Called by finish() when they have them.
@@ -72,14 +116,21 @@ class TensorWriter {
   int64_t spec_bytes(size_t i) const;
 
  private:
+  void send();  // hands the buffer at hand to the thread
+
   std::vector<TensorSpec> specs_;
   std::vector<Slot> slots_;
-  std::vector<std::unique_ptr<AtomicFile>> files_;
+  WriteOptions options_;
+  std::vector<std::unique_ptr<PartFile>> files_;
+  std::vector<int64_t> ends_;  // of every file, with what is still under way
+  WriteQueue::Buffer buffer_;
+  size_t buffered_ = 0;
+  int buffered_file_ = 0;
   size_t next_ = 0;     // tensor that begin() expects
   int64_t filled_ = 0;  // bytes of the tensor that was begun
-  int64_t since_flush_ = 0;
   int64_t total_ = 0;
   int64_t written_ = 0;
+  WriteQueue queue_;  // last: its thread uses the files
 };
 
 }  // namespace carat::io
