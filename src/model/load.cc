@@ -117,17 +117,6 @@ Config config_of(const io::Checkpoint& checkpoint) {
   }
 }
 
-Naming naming_of(const io::Checkpoint& checkpoint) {
-  if (checkpoint.gguf != nullptr) return Naming::kGguf;
-  const TensorRef embedding{TensorKind::kTokenEmbedding, -1};
-  for (const Naming naming : {Naming::kHfMultimodal, Naming::kHf, Naming::kHfOld}) {
-    if (checkpoint.tensors->find(name_of(embedding, naming)) != nullptr) return naming;
-  }
-  throw Error({"a required tensor is missing", checkpoint.path,
-               "tensor " + name_of(embedding, Naming::kHfMultimodal), "", "",
-               "the checkpoint is incomplete or holds another kind of model"});
-}
-
 std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkpoint) {
   if (checkpoint.gguf != nullptr) {
     const io::GgufMetadata& m = checkpoint.gguf->metadata();

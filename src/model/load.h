@@ -55,9 +55,6 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options = {});
 
 Config config_of(const io::Checkpoint& checkpoint);
 
-// How the checkpoint names its tensors, told by where the token embedding is.
-Naming naming_of(const io::Checkpoint& checkpoint);
-
 // Walks the tensor table: each required tensor must be there with exactly the shape that the config
 // gives it and a type that the kernels compute with; a tensor that the table does not know is an
 // error; one that text does not need is counted in a note. Nothing is copied but vectors (norms,

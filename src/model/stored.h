@@ -45,6 +45,10 @@ struct StoredTensor {
   bool is_coded() const { return scales != nullptr; }
 };
 
+// How a checkpoint names its tensors, told by where the token embedding is. Throws Error if it is
+// nowhere.
+Naming naming_of(const io::Checkpoint& checkpoint);
+
 // Static rounding of cached keys and values; 0: none.
 struct KvScales {
   float k = 0, v = 0;
@@ -72,13 +76,20 @@ class StoredTensors {
   TensorRole role(std::string_view entry_name) const;
 
  private:
-  std::optional<StoredTensor> find_coded(const std::string& module, bool is_table) const;
+  // `columns`: the parameter's, which a row of bytes does not tell (0: unknown).
+  std::optional<StoredTensor> find(const std::string& name, int64_t columns) const;
+  std::optional<StoredTensor> find_bytes(const std::string& name, int64_t columns) const;
+  std::optional<StoredTensor> find_words(const std::string& name) const;
+  int64_t tower_columns(std::string_view name) const;
+  float activation_scale(const std::string& name, const io::TensorEntry* values) const;
+  void check_part(const io::TensorEntry& entry) const;
 
   const io::TensorSource* source_;
   const Config config_;
   Coding coding_ = Coding::kNone;
   Naming naming_ = Naming::kGguf;
   TensorNames names_;
+  int64_t audio_dim_ = 0, vision_dim_ = 0, vision_ffn_dim_ = 0;  // of the towers
 };
 
 }  // namespace carat::model
