@@ -1,6 +1,9 @@
 #include "convert/transcode.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -9,6 +12,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "quant/blocks.h"
+#include "quant/coded_rows.h"
 #include "quant/float_rows.h"
 #include "quant/scheme.h"
 
@@ -33,6 +37,24 @@ bool holds_all(DType to, DType from) {
   return to == from || (to == DType::kF32 && (from == DType::kF16 || from == DType::kBF16));
 }
 
+// A group of columns may begin before `begin`.
+void decode_codes(const SourceTensor& tensor, int64_t begin, int64_t n, std::vector<std::byte>& raw,
+                  float* out) {
+  if (n == 0) return;
+  const int64_t columns = tensor.scales.columns;
+  const int64_t first = begin / columns, last = (begin + n - 1) / columns;
+  std::vector<float> scales(static_cast<size_t>(last - first + 1));
+  Transcoder::read_scales(tensor, first, last - first + 1, raw, scales.data());
+  raw.resize(static_cast<size_t>(row_bytes(tensor.dtype, n)));
+  tensor.file->read(tensor.offset + row_bytes(tensor.dtype, begin), raw);
+  const int64_t head = begin % columns == 0 ? 0 : std::min(n, columns - begin % columns);
+  if (head > 0) {
+    quant::decode_coded_row(tensor.dtype, raw.data(), scales.data(), columns, head, out);
+  }
+  quant::decode_coded_row(tensor.dtype, raw.data() + row_bytes(tensor.dtype, head),
+                          scales.data() + (head > 0), columns, n - head, out + head);
+}
+
 }  // namespace
 
 SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry& entry) {
@@ -43,7 +65,21 @@ SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry
           entry.dtype,
           *n,
           entry.shape.empty() ? 1 : entry.shape.back(),
-          entry.name};
+          entry.name,
+          {}};
+}
+
+SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTensor& stored) {
+  SourceTensor t = source_tensor(source, *stored.values);
+  if (!stored.is_coded()) return t;
+  const std::optional<int64_t> n = element_count(stored.shape);
+  CHECK(n.has_value());
+  t.dtype = stored.dtype;
+  t.elements = *n;
+  t.columns = stored.shape.back();
+  t.scales = {&source.file_of(*stored.scales), stored.scales->offset, stored.scales->dtype,
+              stored.scale_columns};
+  return t;
 }
 
 bool is_float(DType dtype) {
@@ -74,9 +110,30 @@ Transcoder::~Transcoder() = default;
 
 void Transcoder::decode(const SourceTensor& tensor, int64_t begin, int64_t n,
                         std::vector<std::byte>& raw, float* out) {
+  if (quant::is_coded(tensor.dtype)) return decode_codes(tensor, begin, n, raw, out);
   raw.resize(static_cast<size_t>(row_bytes(tensor.dtype, n)));
   tensor.file->read(tensor.offset + row_bytes(tensor.dtype, begin), raw);
   quant::decode_row(tensor.dtype, raw.data(), out, n);
+}
+
+void Transcoder::read_codes(const SourceTensor& tensor, int64_t begin, int64_t n,
+                            std::vector<std::byte>& raw, int8_t* out) {
+  raw.resize(static_cast<size_t>(row_bytes(tensor.dtype, n)));
+  tensor.file->read(tensor.offset + row_bytes(tensor.dtype, begin), raw);
+  quant::unpack_codes(tensor.dtype, raw.data(), n, out);
+}
+
+void Transcoder::read_scales(const SourceTensor& tensor, int64_t begin, int64_t n,
+                             std::vector<std::byte>& raw, float* out) {
+  const kernels::CodeScales& s = tensor.scales;
+  raw.resize(static_cast<size_t>(row_bytes(s.dtype, n)));
+  s.file->read(s.offset + row_bytes(s.dtype, begin), raw);
+  quant::decode_row(s.dtype, raw.data(), out, n);
+  for (int64_t i = 0; i < n; ++i) {
+    if (std::isfinite(out[i])) continue;
+    throw Error({"a scale of weights is not finite", s.file->path(), "tensor " + tensor.name, "",
+                 fmt::format("{} at {}", out[i], begin + i), "the file is damaged"});
+  }
 }
 
 void Transcoder::chunk(const Job& job, int64_t index, Lane& lane, std::byte* out,

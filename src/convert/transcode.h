@@ -14,23 +14,27 @@
 #include "base/thread_pool.h"
 #include "convert/lattice_stats.h"
 #include "io/tensor_source.h"
+#include "kernels/weight.h"
+#include "model/stored.h"
 #include "tensor/dtype.h"
 
 namespace carat::convert {
 
-// Where a tensor's elements lie. Does not own the file.
+// Where a tensor's elements lie. Does not own the files.
 struct SourceTensor {
   const RandomAccessFile* file = nullptr;
   int64_t offset = 0;
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;  // C2, C4, C8: codes
   int64_t elements = 0;
   int64_t columns = 0;
-  std::string name;  // for errors
+  std::string name;            // for errors
+  kernels::CodeScales scales;  // of codes: [elements / scales.columns] one after another
 
-  int64_t bytes() const { return row_bytes(dtype, elements); }
+  int64_t bytes() const { return row_bytes(dtype, elements); }  // without scales
 };
 
 SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry& entry);
+SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTensor& stored);
 
 bool is_float(DType dtype);  // F32, F16 or BF16
 
@@ -70,10 +74,17 @@ class Transcoder {
   // of it if it is no larger.
   LatticeStats sample(const SourceTensor& tensor, int64_t spans);
 
-  // Decodes elements [begin, begin + n) of a tensor. `begin` and n are whole blocks of 256, or n
-  // reaches to the end.
+  // Decodes elements [begin, begin + n) of a tensor: code * scale for codes. `begin` and n are
+  // whole blocks of 256, or n reaches to the end. Throws Error if they cannot be read or decoded,
+  // or a scale is not finite.
   static void decode(const SourceTensor& tensor, int64_t begin, int64_t n,
                      std::vector<std::byte>& raw, float* out);
+
+  // The parts of a tensor of codes. `begin` and n: whole bytes. Scales [begin, begin + n) of all.
+  static void read_codes(const SourceTensor& tensor, int64_t begin, int64_t n,
+                         std::vector<std::byte>& raw, int8_t* out);
+  static void read_scales(const SourceTensor& tensor, int64_t begin, int64_t n,
+                          std::vector<std::byte>& raw, float* out);
 
   static constexpr int64_t kChunk = int64_t{1} << 18;  // elements that one thread takes
 
