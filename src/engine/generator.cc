@@ -4,15 +4,12 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "base/seconds.h"
 
 namespace carat::engine {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 bool is_set(const std::atomic<bool>* flag) {
   return flag != nullptr && flag->load(std::memory_order_relaxed);

@@ -8,12 +8,6 @@
 #include "model/kv_cache.h"
 
 namespace carat::engine {
-namespace {
-
-constexpr int64_t kMaxChunk = 1 << 16;
-
-}  // namespace
-
 ContextLimits context_limits(const model::Config& config, kernels::KvType kv, int64_t context,
                              int64_t kv_budget, int64_t chunk) {
   if (context < 0 || context > config.max_seq_len) {

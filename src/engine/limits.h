@@ -9,6 +9,8 @@
 
 namespace carat::engine {
 
+constexpr int64_t kMaxChunk = 1 << 16;  // most tokens in one forward pass
+
 struct ContextLimits {
   int64_t context = 0;    // most tokens of a sequence
   int64_t kv_budget = 0;  // bytes of keys and values

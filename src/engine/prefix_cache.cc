@@ -1,6 +1,7 @@
 #include "engine/prefix_cache.h"
 
 #include <algorithm>
+#include <new>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -11,19 +12,17 @@ namespace {
 using kernels::kKvPageTokens;
 using model::KvBlockRef;
 
-// Tokens that begin both.
-int64_t common(std::span<const int32_t> a, std::span<const int32_t> b) {
-  const size_t n = std::min(a.size(), b.size());
-  return std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first -
-         a.begin();
-}
-
 std::span<const int32_t> page_of(std::span<const int32_t> tokens, int64_t page) {
   const auto begin = static_cast<size_t>(page * kKvPageTokens);
   return tokens.subspan(begin, std::min(tokens.size() - begin, static_cast<size_t>(kKvPageTokens)));
 }
 
 }  // namespace
+
+int64_t common_tokens(std::span<const int32_t> a, std::span<const int32_t> b) {
+  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+  return std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin();
+}
 
 // A beginning that can be taken up: `path` full pages, then tokens of `tail`.
 struct PrefixCache::Match {
@@ -78,6 +77,12 @@ PrefixCache::Node& PrefixCache::add_child(Node& parent, std::span<const int32_t>
 }
 
 void PrefixCache::pin(Node* node) { ++node->pins; }
+
+void PrefixCache::move_to(Place& place, Node* node) {
+  pin(node);
+  leave(place);
+  place.node_ = node;
+}
 
 // Removes what nobody needs any more, upwards.
 void PrefixCache::unpin(Node* node) {
@@ -136,7 +141,7 @@ PrefixCache::Match PrefixCache::match(std::span<const int32_t> tokens) const {
   if (page * kKvPageTokens < static_cast<int64_t>(tokens.size())) {
     const std::span<const int32_t> rest = page_of(tokens, page);
     const auto consider_child = [&](Children::const_iterator it) {
-      const int64_t n = common(it->first, rest);
+      const int64_t n = common_tokens(it->first, rest);
       if (n > 0) consider(path, it->second.get(), n, best);
     };
     // The children that share most with the rest are beside its place in their order; one that
@@ -187,9 +192,7 @@ int64_t PrefixCache::take_up(std::span<const int32_t> tokens, int64_t at_least,
   const int64_t full = m.length / kKvPageTokens;
   Node* node = full == 0 ? root_.get() : m.path[static_cast<size_t>(full - 1)];
   // A page of which only a part is taken is no page of this sequence.
-  pin(node);
-  leave(place);
-  place.node_ = node;
+  move_to(place, node);
   return m.length;
 }
 
@@ -209,11 +212,10 @@ void PrefixCache::enter(std::span<const int32_t> tokens, model::KvSequence& sequ
       sequence.replace(page, known, next->global);
     }
     node = next;
+    // At once, so that no node stays behind that nobody needs if memory runs out.
+    move_to(place, node);
   }
-  if (node == place.node_) return;
-  pin(node);
-  leave(place);
-  place.node_ = node;
+  if (place.node_ == nullptr) move_to(place, node);
 }
 
 void PrefixCache::add_restart_point(std::span<const int32_t> tokens, int64_t length,
@@ -243,15 +245,22 @@ void PrefixCache::add_restart_point(std::span<const int32_t> tokens, int64_t len
     points_.splice(points_.end(), points_, *node->point);
     return;
   }
-  RestartPoint point;
-  point.node = node;
-  Node* at = node;
-  for (int64_t page = n_pages - 1; page >= first; --page, at = at->parent) {
-    if (!at->local.get()) at->local.set(sequence.local(page));
-    point.local.push_back(at->local.get());
-  }
   pin(node);
-  node->point = points_.insert(points_.end(), std::move(point));
+  try {
+    node->point = points_.insert(points_.end(), RestartPoint{node, {}});
+    std::vector<model::KvBlockRef>& local = points_.back().local;
+    local.reserve(static_cast<size_t>(n_pages - first));
+    Node* at = node;
+    for (int64_t page = n_pages - 1; page >= first; --page, at = at->parent) {
+      if (!at->local.get()) at->local.set(sequence.local(page));
+      local.push_back(at->local.get());
+    }
+  } catch (const std::bad_alloc&) {
+    if (node->point) points_.erase(*node->point);
+    node->point.reset();
+    unpin(node);
+    throw;
+  }
 }
 
 void PrefixCache::leave(Place& place) {

@@ -24,6 +24,11 @@
 
 namespace carat::engine {
 
+// Tokens that begin both.
+int64_t common_tokens(std::span<const int32_t> a, std::span<const int32_t> b);
+
+// If memory runs out in one of its calls, std::bad_alloc comes out, and cache, sequence and place
+// are as usable as before.
 class PrefixCache {
   struct Node;
   struct Match;
@@ -98,6 +103,7 @@ class PrefixCache {
   Node* child(Node& parent, std::span<const int32_t> tokens);
   Node& add_child(Node& parent, std::span<const int32_t> tokens);
   void pin(Node* node);
+  void move_to(Place& place, Node* node);
   void unpin(Node* node);
   std::vector<Node*> walk(std::span<const int32_t> tokens) const;
   Match match(std::span<const int32_t> tokens) const;

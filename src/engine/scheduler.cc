@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
 
+#include "base/seconds.h"
 #include "engine/scheduler_impl.h"
 
 namespace carat::engine {
@@ -16,10 +18,6 @@ void require_count(const char* place, int64_t n, int64_t most) {
   if (n >= 1 && n <= most) return;
   throw Error({"an option of the scheduler is out of range", "", place,
                fmt::format("1 to {}", most), fmt::format("{}", n), ""});
-}
-
-double seconds(std::chrono::steady_clock::duration d) {
-  return std::chrono::duration<double>(d).count();
 }
 
 }  // namespace
@@ -74,6 +72,8 @@ void Scheduler::Impl::take_inbox() {
   std::vector<RequestId> cancelled;
   {
     const std::lock_guard lock(mutex_);
+    // Later there is no way to give back what came in.
+    waiting_.reserve(waiting_.size() + submitted_.size());
     submitted.swap(submitted_);
     cancelled.swap(cancelled_);
     published_.waiting += static_cast<int64_t>(submitted.size());
@@ -122,12 +122,37 @@ SchedulerStats Scheduler::Impl::stats() const {
 
 bool Scheduler::Impl::step() {
   take_inbox();
-  const std::vector<Planned> next = plan();
-  // The first lane in rank can have everything.
-  CHECK(!next.empty() || (running_.empty() && waiting_.empty()));
-  if (!next.empty()) execute(next);
+  bool read = true;
+  std::vector<Planned> next;
+  try {
+    next = plan();
+    // The first lane in rank can have everything.
+    CHECK(!next.empty() || (running_.empty() && waiting_.empty()));
+    read = !next.empty();
+    if (read) execute(next);
+  } catch (const Error& error) {
+    fail_step(next, error);
+  } catch (const std::exception& error) {  // no memory
+    fail_step(next, Error(error.what()));
+  }
   publish_stats();
-  return !next.empty();
+  return read;
+}
+
+// Ends the lanes of a step that could not be finished: those that it was to read or, if that was
+// not decided yet, all that run, and else the first that waits, so that there is an end.
+void Scheduler::Impl::fail_step(const std::vector<Planned>& plan, const Error& error) {
+  // One that was about to start.
+  for (const auto& lane : waiting_) give_up_blocks(*lane);
+  std::vector<Lane*> lanes;
+  for (const auto& lane : running_) {
+    // Those that ended in this step are no longer there.
+    const bool planned = std::any_of(plan.begin(), plan.end(),
+                                     [&](const Planned& p) { return p.lane == lane.get(); });
+    if (planned || plan.empty()) lanes.push_back(lane.get());
+  }
+  if (plan.empty() && lanes.empty() && !waiting_.empty()) lanes.push_back(waiting_.front().get());
+  for (Lane* lane : lanes) fail(*lane, error);
 }
 
 void Scheduler::Impl::execute(const std::vector<Planned>& plan) {
@@ -184,16 +209,25 @@ void Scheduler::Impl::keep_prefix(Lane& lane, int64_t from) {
   cache_.enter(lane.tokens, *lane.kv, lane.place);
   if (!options_.keep_prefixes) return;
   const int64_t to = lane.kv->length();
-  const auto keep = [&](int64_t position) {
-    cache_.add_restart_point(lane.tokens, position, *lane.kv, lane.place);
-  };
   const std::vector<int64_t>& points = lane.restart_at;
   for (auto it = std::upper_bound(points.begin(), points.end(), from);
        it != points.end() && *it <= to; ++it) {
-    keep(*it);
+    keep_restart_point(lane, *it);
   }
   const int64_t last = to / policy_.every * policy_.every;
-  if (last > std::max(from, lane.prompt_tokens())) keep(last);
+  if (last > std::max(from, lane.prompt_tokens())) keep_restart_point(lane, last);
+}
+
+void Scheduler::Impl::keep_restart_point(Lane& lane, int64_t position) {
+  try {
+    cache_.add_restart_point(lane.tokens, position, *lane.kv, lane.place);
+  } catch (const std::bad_alloc&) {  // a later request reads more; this one has what it needs
+  }
+}
+
+void Scheduler::Impl::give_up_blocks(Lane& lane) {
+  cache_.leave(lane.place);
+  lane.kv.reset();
 }
 
 // Appends a token to the answer; the reason if that ends it.
@@ -240,18 +274,17 @@ void Scheduler::Impl::end(Lane& lane, StopReason reason) {
   const std::unique_ptr<Lane> taken = remove(lane);
   if (lane.kv) {
     if (options_.keep_prefixes && lane.kv->length() > 0) {
-      cache_.add_restart_point(lane.tokens, lane.kv->length(), *lane.kv, lane.place);
+      keep_restart_point(lane, lane.kv->length());
     }
-    cache_.leave(lane.place);
-    lane.kv.reset();
+    give_up_blocks(lane);
   }
   ++counts_.requests_ended;
   const Lane::Clock::time_point now = Lane::Clock::now();
   lane.result.reason = reason;
   if (lane.started) {
-    lane.result.prompt_seconds = seconds(lane.answering.value_or(now) - *lane.started);
+    lane.result.prompt_seconds = in_seconds(lane.answering.value_or(now) - *lane.started);
   }
-  if (lane.answering) lane.result.decode_seconds = seconds(now - *lane.answering);
+  if (lane.answering) lane.result.decode_seconds = in_seconds(now - *lane.answering);
   [&]() noexcept {
     if (lane.request.on_end) lane.request.on_end(lane.result);
   }();
@@ -259,8 +292,7 @@ void Scheduler::Impl::end(Lane& lane, StopReason reason) {
 
 void Scheduler::Impl::fail(Lane& lane, const Error& error) {
   const std::unique_ptr<Lane> taken = remove(lane);
-  cache_.leave(lane.place);
-  lane.kv.reset();
+  give_up_blocks(lane);
   ++counts_.requests_ended;
   [&]() noexcept {
     if (lane.request.on_error) lane.request.on_error(error);

@@ -113,7 +113,9 @@ class Scheduler {
   // Takes effect before the next step: the request ends with kCancelled. No effect once it ended.
   void cancel(RequestId id);
 
-  // One forward pass. False if there was nothing to do.
+  // One forward pass. False if there was nothing to do. If it cannot be finished, because memory
+  // ran out or the device failed, the requests that it was to read end with on_error (all that run,
+  // if that was not decided yet); the others go on with the next step.
   bool step();
   // Steps until nothing is left to do or *stop is set.
   void run(const std::atomic<bool>* stop = nullptr);
@@ -141,11 +143,12 @@ struct DecodeBatch {
   double prefill_seconds = 0;  // until each sequence has its first token
   double decode_seconds = 0;   // the steps after that
   int64_t decoded_tokens = 0;  // made in those steps, by all sequences together
-  int64_t decode_steps = 0;
+  int64_t decode_steps = 0;    // n_tokens - 1, unless some sequence had to wait
+  int64_t preemptions = 0;
 };
 // Reads all prompts, then continues each by `n_tokens` of the likeliest tokens, all in the same
-// steps. The scheduler must be idle and have room for all of them. Throws Interrupted if *stop is
-// set.
+// steps if the scheduler has room for all of them. REQUIRES: it is idle. Throws what a request ends
+// with, QueueFull, and Interrupted if *stop is set; none of the requests is left then.
 DecodeBatch decode_batch(Scheduler& scheduler, std::span<const std::vector<int32_t>> prompts,
                          int64_t n_tokens, const std::atomic<bool>* stop = nullptr);
 

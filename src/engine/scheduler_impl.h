@@ -67,7 +67,10 @@ class Scheduler::Impl {
   // scheduler.cc
   void take_inbox();
   void execute(const std::vector<Planned>& plan);
+  void fail_step(const std::vector<Planned>& plan, const Error& error);
   void keep_prefix(Lane& lane, int64_t from);
+  void keep_restart_point(Lane& lane, int64_t position);
+  void give_up_blocks(Lane& lane);
   void answer(Lane& lane, std::span<const float> logits);
   std::optional<StopReason> next_token(Lane& lane, std::span<const float> logits);
   void end(Lane& lane, StopReason reason);
@@ -85,6 +88,7 @@ class Scheduler::Impl {
   int64_t promised_bytes(const Lane& lane) const;
   void plan_prefill(std::vector<Planned>& plan);
   bool gains_by_waiting(const Lane& lane, const std::vector<Planned>& plan) const;
+  int64_t findable(const Lane& lane, int64_t from, int64_t to) const;
   bool make_room(Lane& lane, int64_t n, std::vector<Planned>& plan);
   void preempt(Lane& lane);
   static void insert(Lanes& lanes, std::unique_ptr<Lane> lane);

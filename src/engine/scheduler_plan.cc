@@ -11,11 +11,6 @@ using kernels::kKvPageTokens;
 // Fewer tokens are read rather than waited for, or taken from another sequence's blocks.
 constexpr int64_t kWorthSharing = 32;
 
-int64_t common(std::span<const int32_t> a, std::span<const int32_t> b) {
-  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
-  return std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin();
-}
-
 }  // namespace
 
 void Scheduler::Impl::insert(Lanes& lanes, std::unique_ptr<Lane> lane) {
@@ -62,11 +57,8 @@ void Scheduler::Impl::admit() {
     Lane& lane = *waiting_.front();
     lane.kv.emplace(model_.config(), options_.kv, pool_);
     const int64_t reused = take_up_prefix(lane, 1);
-    if (!fits(lane)) {
-      cache_.leave(lane.place);
-      lane.kv.reset();
-      return;
-    }
+    if (!fits(lane)) return give_up_blocks(lane);
+    running_.reserve(running_.size() + 1);
     count_reused(lane, reused);
     if (!lane.started) lane.started = Lane::Clock::now();
     insert(running_, std::move(waiting_.front()));
@@ -128,13 +120,25 @@ void Scheduler::Impl::plan_prefill(std::vector<Planned>& plan) {
   }
 }
 
+// How long a beginning of a lane's tokens can be taken up after it has read [from, to): whole
+// pages, or up to a restart point.
+int64_t Scheduler::Impl::findable(const Lane& lane, int64_t from, int64_t to) const {
+  const int64_t pages = to / kKvPageTokens * kKvPageTokens;
+  if (!options_.keep_prefixes) return pages;
+  const std::vector<int64_t>& points = lane.restart_at;
+  const auto after = std::upper_bound(points.begin(), points.end(), to);
+  const int64_t point = after == points.begin() ? 0 : *(after - 1);
+  return point > from ? std::max(pages, point) : pages;
+}
+
 // Whether a lane before it in this step reads what it would read too.
 bool Scheduler::Impl::gains_by_waiting(const Lane& lane, const std::vector<Planned>& plan) const {
   const int64_t held = lane.kv->length();
   for (const Planned& p : plan) {
     const int64_t from = p.lane->kv->length(), to = from + p.n;
     if (p.n == 1 || to < held + kWorthSharing) continue;
-    const int64_t shared = std::min({common(lane.tokens, p.lane->tokens), to, lane.length() - 1});
+    const int64_t shared = std::min({common_tokens(lane.tokens, p.lane->tokens),
+                                     findable(*p.lane, from, to), lane.length() - 1});
     // Before `from` the other's window may be gone.
     if (shared >= from && shared - held >= kWorthSharing) return true;
   }
@@ -157,6 +161,7 @@ bool Scheduler::Impl::make_room(Lane& lane, int64_t n, std::vector<Planned>& pla
     }
     Lane& last = *running_.back();
     if (&last == &lane) return false;
+    waiting_.reserve(waiting_.size() + 1);
     std::erase_if(plan, [&](const Planned& p) { return p.lane == &last; });
     preempt(last);
   }
@@ -166,8 +171,7 @@ bool Scheduler::Impl::make_room(Lane& lane, int64_t n, std::vector<Planned>& pla
 void Scheduler::Impl::preempt(Lane& lane) {
   ++counts_.preemptions;
   lane.was_preempted = true;
-  cache_.leave(lane.place);
-  lane.kv.reset();
+  give_up_blocks(lane);
   insert(waiting_, remove(lane));
 }
 

@@ -95,6 +95,27 @@ TEST_P(Schedule, ReadsASharedPromptOnce) {
   EXPECT_GE(scheduler.stats().tokens_reused, 3 * 328);
 }
 
+// What is shared inside a page is found only if a restart point is there: without one it is not
+// waited for.
+TEST_P(Schedule, WaitsOnlyForWhatWillBeFound) {
+  for (const bool keep : {false, true}) {
+    SchedulerOptions o;
+    o.keep_prefixes = keep;
+    Scheduler scheduler(model, ops, o);
+    const std::vector<int32_t> begin = random_tokens(50, 1);
+    std::vector<Outcome> got(8);
+    for (size_t i = 0; i < got.size(); ++i) {
+      scheduler.submit(request(joined(begin, random_tokens(10, 20 + i)), 1, got[i]));
+    }
+    scheduler.run();
+    EXPECT_EQ(scheduler.stats().steps, keep ? 2 : 1);
+    EXPECT_EQ(scheduler.stats().tokens_reused, keep ? 7 * 51 : 0);
+    for (size_t i = 0; i < got.size(); ++i) {
+      expect_same(got[i], alone(joined(begin, random_tokens(10, 20 + i)), 1));
+    }
+  }
+}
+
 TEST_P(Schedule, SequencesPartInsideAPage) {
   Scheduler scheduler(model, ops, {});
   const std::vector<int32_t> prompt = random_tokens(90, 1);
@@ -457,6 +478,7 @@ TEST_F(OneSchedule, DecodesABatch) {
   const DecodeBatch r = decode_batch(scheduler, prompts, 9);
   EXPECT_EQ(r.decode_steps, 8);
   EXPECT_EQ(r.decoded_tokens, 24);
+  EXPECT_EQ(r.preemptions, 0);
   EXPECT_EQ(decode_batch(scheduler, prompts, 1).decoded_tokens, 0);
   std::atomic<bool> stop = true;
   EXPECT_THROW((void)decode_batch(scheduler, prompts, 9, &stop), Interrupted);

@@ -45,6 +45,7 @@ class Session {
   // What was read, in order.
   std::span<const int32_t> history() const { return history_; }
   int64_t kv_bytes_in_use() const { return pool_->bytes_in_use(); }
+  int64_t kv_bytes_peak() const { return pool_->peak_bytes(); }  // most that were in use
   int64_t vocab_size() const { return model_.config().vocab_size; }
 
   // Throws Error unless `n_tokens` fit a sequence, saying whether context or memory is too short.

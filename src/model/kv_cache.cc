@@ -85,9 +85,12 @@ KvBlockRef KvPagePool::take(int64_t bytes) {
     if (page == nullptr) throw Error("out of memory for the context");
     std::memset(page, 0, static_cast<size_t>(bytes));
   }
+  std::unique_ptr<std::byte, void (*)(std::byte*)> held(page, &free_bytes);
+  std::unique_ptr<KvBlock> block(new KvBlock(shared_from_this(), page, bytes));
+  (void)held.release();  // the block gives it back from here on
   in_use_ += bytes;
   peak_ = std::max(peak_, in_use_);
-  return KvBlockRef(new KvBlock(shared_from_this(), page, bytes));
+  return block;
 }
 
 void KvPagePool::give_back(std::byte* page, int64_t bytes) {
