@@ -1,10 +1,16 @@
 #include "app/bench_runs.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <chrono>
 #include <span>
 
+#include "app/options.h"
 #include "app/progress.h"
+#include "base/error.h"
 #include "base/rng.h"
+#include "base/seconds.h"
 
 namespace carat::app {
 namespace {
@@ -62,6 +68,20 @@ class Runs {
   const std::atomic<bool>* stop_;
 };
 
+// A speed is that of all sequences only if all were there in every step.
+void require_together(const engine::DecodeBatch& batch, int64_t sequences, int64_t decoded,
+                      const engine::SchedulerStats& stats) {
+  if (batch.decode_steps == decoded && batch.decoded_tokens == sequences * decoded &&
+      batch.preemptions == 0) {
+    return;
+  }
+  throw Error({"not enough memory for so many sequences", "", "--sequences",
+               fmt::format("keys and values of {} sequences within {:.1f} MB", sequences,
+                           static_cast<double>(stats.kv_bytes_budget) / 1e6),
+               fmt::format("{} steps for {} tokens of each", batch.decode_steps, decoded),
+               "ask for fewer sequences or shorter ones, or keep keys and values in int8"});
+}
+
 }  // namespace
 
 int64_t BenchPlan::room() const { return depth + std::max(prefill, decode * repeat); }
@@ -95,6 +115,11 @@ BenchTimes run_bench(engine::Session& session, const BenchPlan& plan,
 BenchTimes run_batch_bench(const model::Model& model, kernels::Ops& ops, kernels::KvType kv,
                            int64_t kv_budget, const BenchPlan& plan, int64_t sequences,
                            const std::atomic<bool>* stop, int64_t* kv_bytes) {
+  if (sequences * plan.prefill > engine::kMaxChunk) {
+    throw UsageError(fmt::format("--sequences {} with -p {} are {} tokens; a step reads {} at most",
+                                 sequences, plan.prefill, sequences * plan.prefill,
+                                 engine::kMaxChunk));
+  }
   engine::SchedulerOptions options;
   options.kv = kv;
   options.kv_budget = kv_budget;
@@ -103,6 +128,7 @@ BenchTimes run_batch_bench(const model::Model& model, kernels::Ops& ops, kernels
   options.max_waiting = sequences;
   options.prefill_tokens = sequences * plan.prefill;
   options.keep_prefixes = false;
+  options.reserve = true;
   engine::Scheduler scheduler(model, ops, options);
   // The first repetition, which is not counted, brings the weights into memory.
   BenchTimes times;
@@ -114,8 +140,9 @@ BenchTimes run_batch_bench(const model::Model& model, kernels::Ops& ops, kernels
                                      static_cast<uint64_t>(s) + 1));
     }
     // The first token of each comes with the prompt and is in no step of decoding.
-    const engine::DecodeBatch batch =
-        engine::decode_batch(scheduler, prompts, warm_up ? 2 : plan.decode + 1, stop);
+    const int64_t decoded = warm_up ? 1 : plan.decode;
+    const engine::DecodeBatch batch = engine::decode_batch(scheduler, prompts, decoded + 1, stop);
+    require_together(batch, sequences, decoded, scheduler.stats());
     if (warm_up) continue;
     times.prefill.push_back(batch.prefill_seconds);
     times.decode.push_back(batch.decode_seconds);
@@ -128,10 +155,6 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const size_t n = values.size();
   return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 }  // namespace carat::app

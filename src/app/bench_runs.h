@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <vector>
 
@@ -38,15 +37,14 @@ struct BenchTimes {
                                    const std::atomic<bool>* stop);
 
 // `sequences` prompts of plan.prefill tokens, all different and read in one step, each continued by
-// plan.decode tokens together; depth and all_logits do not count. `kv_bytes`: most bytes of keys
-// and values that were in use.
+// plan.decode tokens together; depth and all_logits do not count. Throws UsageError if the prompts
+// are more than one step can read, and Error if `kv_budget` has no room for all sequences at once.
+// `kv_bytes`: most bytes of keys and values that were in use.
 [[nodiscard]] BenchTimes run_batch_bench(const model::Model& model, kernels::Ops& ops,
                                          kernels::KvType kv, int64_t kv_budget,
                                          const BenchPlan& plan, int64_t sequences,
                                          const std::atomic<bool>* stop, int64_t* kv_bytes);
 
 [[nodiscard]] double median(std::vector<double> values);  // REQUIRES: not empty
-
-[[nodiscard]] double seconds_since(std::chrono::steady_clock::time_point begin);
 
 }  // namespace carat::app

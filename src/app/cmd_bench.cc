@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
 
 #include "app/bench_runs.h"
 #include "app/command.h"
@@ -15,6 +18,7 @@
 #include "app/version.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/seconds.h"
 #include "engine/session.h"
 #include "kernels/cpu/cpu_ops.h"
 
@@ -27,10 +31,10 @@ constexpr int64_t kFirstPrompt = 16;  // tokens
 
 struct Figures {
   BenchTimes times;
-  StepBytes step_bytes;                  // read by a step of decoding
-  StepMultiplyAdds prefill_work;         // made by one prefill of one sequence
-  std::optional<int64_t> peak_resident;  // nothing: not known
-  int64_t kv_bytes = 0;
+  StepBytes step_bytes;                        // read by a step of decoding
+  StepMultiplyAdds prefill_work;               // made by one prefill of one sequence
+  std::optional<int64_t> peak_resident;        // nothing: not known
+  int64_t kv_bytes = 0;                        // most that were in use
   std::optional<MachineLimits> before, after;  // nothing: not asked for
 
   std::optional<MachineLimits> limits() const {
@@ -76,44 +80,52 @@ class BenchCommand final : public Command {
              .help = "GGUF file or model directory; without it, the built-in model"},
             {.names = "-p,--prefill",
              .value = "N",
-             .target = &plan_.prefill,
+             .target = &prefill_,
              .help = "tokens to read; 0: no prefill",
              .lowest = 0,
-             .highest = kMost},
+             .highest = kMost,
+             .default_text = fmt::format("{}", BenchPlan().prefill)},
             {.names = "-n,--decode",
              .value = "N",
-             .target = &plan_.decode,
+             .target = &decode_,
              .help = "tokens to make; 0: no decode",
              .lowest = 0,
-             .highest = kMost},
+             .highest = kMost,
+             .default_text = fmt::format("{}", BenchPlan().decode)},
             {.names = "-d,--depth",
              .value = "N",
-             .target = &plan_.depth,
+             .target = &depth_,
              .help = "tokens of context before either",
              .lowest = 0,
-             .highest = kMost},
+             .highest = kMost,
+             .default_text = "0"},
             {.names = "--sequences",
              .value = "N",
              .target = &sequences_,
              .help = "so many sequences together, each with -p tokens of its own; tokens of all "
                      "count",
              .lowest = 1,
-             .highest = 1024},
+             .highest = 1024,
+             .default_text = "1"},
             {.names = "--all-logits",
              .target = &plan_.all_logits,
              .help = "prefill computes the logits of every token"},
             {.names = "-r,--repeat",
              .value = "N",
-             .target = &plan_.repeat,
-             .help = "repetitions; decode at a depth goes on where the one before ended",
+             .target = &repeat_,
+             .help = "repetitions, of which the median is told; each prefill begins at -d anew, "
+                     "each decode goes on where the one before ended; with --sequences all begins "
+                     "anew",
              .lowest = 1,
-             .highest = 1000},
+             .highest = 1000,
+             .default_text = "1"},
             {.names = "--chunk",
              .value = "N",
              .target = &chunk_,
              .help = "tokens a forward pass while reading",
              .lowest = 1,
-             .highest = 65536},
+             .highest = static_cast<double>(engine::kMaxChunk),
+             .default_text = fmt::format("{}", engine::SessionOptions().chunk)},
             {.names = "--first-token",
              .target = &first_token_,
              .help = "only the time from start to the first token after a prompt of 16"},
@@ -130,6 +142,11 @@ class BenchCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    refuse_ignored();
+    plan_.prefill = prefill_.value_or(plan_.prefill);
+    plan_.decode = decode_.value_or(plan_.decode);
+    plan_.depth = depth_.value_or(plan_.depth);
+    plan_.repeat = repeat_.value_or(plan_.repeat);
     if (machine_) {
       print_machine(kernels::choose_kernels(environment.isa).isa);
       return kDone;
@@ -141,8 +158,7 @@ class BenchCommand final : public Command {
     if (plan_.prefill == 0 && plan_.decode == 0) {
       throw UsageError("-p 0 -n 0 leaves nothing to measure");
     }
-    if (sequences_ > 1 &&
-        (plan_.depth > 0 || plan_.all_logits || plan_.prefill == 0 || plan_.decode == 0)) {
+    if (sequences() > 1 && (plan_.prefill == 0 || plan_.decode == 0)) {
       throw UsageError("--sequences goes with -p and -n, neither of them 0");
     }
     ThreadPool pool(resolve_threads(threads_));
@@ -157,18 +173,44 @@ class BenchCommand final : public Command {
   }
 
  private:
-  // Bytes that keys and values may take: mapped weights are yet to become resident; of the rest a
-  // tenth stays for everything else.
-  static int64_t kv_budget(const model::Model& model) {
-    const int64_t free = available_memory() - model::mapped_bytes(model.weights);
-    return std::max<int64_t>(1, free / 10 * 9);
+  int64_t sequences() const { return sequences_.value_or(1); }
+
+  // Options that the kind of work would not look at.
+  void refuse_ignored() const {
+    const std::pair<const char*, bool> given[] = {
+        {"MODEL", model_.has_value()},      {"-p", prefill_.has_value()},
+        {"-n", decode_.has_value()},        {"-d", depth_.has_value()},
+        {"-r", repeat_.has_value()},        {"--sequences", sequences_.has_value()},
+        {"--all-logits", plan_.all_logits}, {"--chunk", chunk_.has_value()},
+        {"--no-limits", no_limits_},        {"--no-pack", no_pack_},
+        {"--first-token", first_token_},
+    };
+    const auto refuse = [&](const char* work, std::initializer_list<const char*> ignored) {
+      for (const auto& [name, is_given] : given) {
+        const bool is_ignored = std::any_of(ignored.begin(), ignored.end(), [&](const char* other) {
+          return std::string_view(other) == name;
+        });
+        if (is_given && is_ignored) {
+          throw UsageError(fmt::format("{} does not go with {}", name, work));
+        }
+      }
+    };
+    if (machine_) {
+      refuse("--machine", {"MODEL", "-p", "-n", "-d", "-r", "--sequences", "--all-logits",
+                           "--chunk", "--no-limits", "--no-pack", "--first-token"});
+    } else if (first_token_) {
+      refuse("--first-token",
+             {"-p", "-n", "-d", "-r", "--sequences", "--all-logits", "--chunk", "--no-limits"});
+    } else if (sequences() > 1) {
+      refuse("--sequences", {"-d", "--all-logits", "--chunk"});
+    }
   }
 
   engine::SessionOptions session_options(const model::Model& model) const {
     engine::SessionOptions options;
     options.kv = kv_type(kv_);
-    options.chunk = chunk_;
-    options.kv_budget = kv_budget(model);
+    options.chunk = chunk_.value_or(options.chunk);
+    options.kv_budget = kv_memory(model);
     return options;
   }
 
@@ -183,19 +225,19 @@ class BenchCommand final : public Command {
     const model::Model model = open_model(model_, pool, !no_pack_);
     print_notes(model);
     kernels::CpuOps ops(pool, table);
-    if (sequences_ > 1) {
-      f.times = run_batch_bench(model, ops, kv_type(kv_), kv_budget(model), plan_, sequences_, stop,
-                                &f.kv_bytes);
+    if (sequences() > 1) {
+      f.times = run_batch_bench(model, ops, kv_type(kv_), kv_memory(model), plan_, sequences(),
+                                stop, &f.kv_bytes);
     } else {
       engine::Session session(model, ops, session_options(model));
       f.times = run_bench(session, plan_, stop);
-      f.kv_bytes = session.kv_bytes_in_use();
+      f.kv_bytes = session.kv_bytes_peak();
     }
     if (plan_.prefill > 0) {
       f.prefill_work = prefill_multiply_adds(model, plan_.depth, plan_.prefill,
                                              plan_.all_logits ? plan_.prefill : 1);
     }
-    f.step_bytes = decode_step_bytes(model, kv_type(kv_), decode_position(), sequences_);
+    f.step_bytes = decode_step_bytes(model, kv_type(kv_), decode_position(), sequences());
     if (peak_is_known) f.peak_resident = peak_resident_bytes();
     if (!no_limits_) f.after = measure_limits(pool, table.isa);
     return f;
@@ -203,19 +245,19 @@ class BenchCommand final : public Command {
 
   // The middle of the positions at which steps of decoding run.
   int64_t decode_position() const {
-    return sequences_ > 1 ? plan_.prefill + plan_.decode / 2 : plan_.decode_position();
+    return sequences() > 1 ? plan_.prefill + plan_.decode / 2 : plan_.decode_position();
   }
 
   // Tokens a second, of all sequences together.
   double prefill_speed(const Figures& f) const {
-    return static_cast<double>(sequences_ * plan_.prefill) / median(f.times.prefill);
+    return static_cast<double>(sequences() * plan_.prefill) / median(f.times.prefill);
   }
   double decode_speed(const Figures& f) const {
-    return static_cast<double>(sequences_ * plan_.decode) / median(f.times.decode);
+    return static_cast<double>(sequences() * plan_.decode) / median(f.times.decode);
   }
   // Multiply-adds a second.
   double prefill_rate(const Figures& f) const {
-    return static_cast<double>(sequences_ * f.prefill_work.total()) / median(f.times.prefill);
+    return static_cast<double>(sequences() * f.prefill_work.total()) / median(f.times.prefill);
   }
   // Bytes a second.
   double decode_rate(const Figures& f) const {
@@ -239,7 +281,7 @@ class BenchCommand final : public Command {
     put_what(j, isa, threads);
     j["prefill_tokens"] = plan_.prefill;
     j["decode_tokens"] = plan_.decode;
-    j["sequences"] = sequences_;
+    j["sequences"] = sequences();
     j["depth"] = plan_.depth;
     j["all_logits"] = plan_.all_logits;
     j["repeat"] = plan_.repeat;
@@ -265,7 +307,7 @@ class BenchCommand final : public Command {
       put_limits(*f.before, "before_", j);
       put_limits(*f.after, "after_", j);
     }
-    j["kv_bytes"] = f.kv_bytes;
+    j["peak_kv_bytes"] = f.kv_bytes;
     if (f.peak_resident) j["peak_resident_bytes"] = *f.peak_resident;
     put_version(j);
     fmt::print("{}\n", to_json_text(j, 2));
@@ -277,9 +319,9 @@ class BenchCommand final : public Command {
       return limits ? fmt::format("{:.1f} %", 100 * rate / limit) : std::string("-");
     };
     Table table({"test", "tokens/s", "work", "a second", "of the limit"});
-    const std::string at = plan_.depth > 0  ? fmt::format(" at {}", plan_.depth)
-                           : sequences_ > 1 ? fmt::format(" x {}", sequences_)
-                                            : "";
+    const std::string at = plan_.depth > 0   ? fmt::format(" at {}", plan_.depth)
+                           : sequences() > 1 ? fmt::format(" x {}", sequences())
+                                             : "";
     if (plan_.prefill > 0) {
       const double work =
           static_cast<double>(f.prefill_work.total()) / static_cast<double>(plan_.prefill);
@@ -299,7 +341,7 @@ class BenchCommand final : public Command {
     fmt::print("{}  {} threads, {}, K/V {}\n\n{}\n", display_name(model_), threads, isa, kv_,
                table.text());
     if (limits) print_limits(f);
-    fmt::print("{}K/V {}\n",
+    fmt::print("{}K/V {} at most\n",
                f.peak_resident ? fmt::format("peak resident {}, ", format_bytes(*f.peak_resident))
                                : std::string(),
                format_bytes(f.kv_bytes));
@@ -344,10 +386,7 @@ class BenchCommand final : public Command {
     t.load = seconds_since(begin);
     if (!no_pack_) {
       // As open_model would have done.
-      model::PackOptions packing;
-      packing.pool = &pool;
-      packing.memory_limit = available_memory() / 10 * 9;
-      model::pack_weights(model.weights, packing, &model.notes);
+      model::pack_weights(model.weights, pack_options(pool), &model.notes);
       t.pack = seconds_since(begin) - t.load;
     }
     print_notes(model);
@@ -381,7 +420,7 @@ class BenchCommand final : public Command {
 
   ModelName model_;
   BenchPlan plan_;
-  int64_t chunk_ = 512, sequences_ = 1;
+  std::optional<int64_t> prefill_, decode_, depth_, repeat_, chunk_, sequences_;  // as given
   bool first_token_ = false, machine_ = false, no_limits_ = false, no_pack_ = false;
   std::string kv_ = "int8";
   int64_t threads_ = 0;

@@ -168,9 +168,7 @@ class RunCommand final : public Command {
     engine::SessionOptions options;
     options.kv = kv_type(kv_);
     options.context = context_.value_or(0);
-    // Mapped weights are yet to become resident; of the rest a tenth stays for everything else.
-    const int64_t available = available_memory() - model::mapped_bytes(model.weights);
-    options.kv_budget = std::max<int64_t>(1, kv_memory_ ? kv_bytes_ : available / 10 * 9);
+    options.kv_budget = kv_memory_ ? std::max<int64_t>(1, kv_bytes_) : kv_memory(model);
     return options;
   }
 

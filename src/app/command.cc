@@ -19,7 +19,7 @@ Option threads_option(int64_t* target) {
 }
 
 Option verbose_option(bool* target) {
-  return {.names = "-v,--verbose", .target = target, .help = "notes on stderr"};
+  return {.names = "-v,--verbose", .target = target, .help = "tells the speed of the answer on stderr, terminal or not"};
 }
 
 Option no_pack_option(bool* target) {

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -81,13 +82,23 @@ io::Checkpoint open_model_checkpoint(const ModelName& model) {
   return io::open_checkpoint(*model);
 }
 
+model::PackOptions pack_options(ThreadPool& pool) {
+  model::PackOptions options;
+  options.pool = &pool;
+  options.memory_limit = available_memory() / 10 * 9;
+  return options;
+}
+
+int64_t kv_memory(const model::Model& model) {
+  const int64_t free = available_memory() - model::mapped_bytes(model.weights);
+  return std::max<int64_t>(1, free / 10 * 9);
+}
+
 model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack) {
   Progress progress("MB of weights");
   model::LoadOptions options;
   options.pack = pack;
-  options.packing.pool = &pool;
-  // A tenth stays for keys, values and everything else.
-  options.packing.memory_limit = available_memory() / 10 * 9;
+  options.packing = pack_options(pool);
   options.packing.progress = [&](int64_t done, int64_t total) {
     progress.update(done / 1'000'000, total / 1'000'000);
   };

@@ -18,6 +18,14 @@ using ModelName = std::optional<std::string>;
 // Opens what `model` names. Throws Error.
 io::Checkpoint open_model_checkpoint(const ModelName& model);
 
+// How matrices are packed: by the threads of `pool`, as long as a tenth of the free memory stays
+// for everything else.
+model::PackOptions pack_options(ThreadPool& pool);
+
+// Bytes that keys and values may take: mapped weights are yet to become resident; of the rest a
+// tenth stays for everything else. At least 1.
+int64_t kv_memory(const model::Model& model);
+
 // Loads a model to compute with: its matrices are packed by the threads of `pool`, with a line of
 // progress, unless `pack` is false or memory is too short, which a note of the model says.
 model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack = true);
