@@ -189,7 +189,10 @@ class Models(CaratTest):
         self.assertAlmostEqual(
             first["load_seconds"] + first["pack_seconds"] + first["prefill_seconds"],
             first["first_token_seconds"])
-        self.fails("bench", path, "--sequences", 2, "-d", 8, code=2)
+        for ignored, work in ((("-d", 8), ("--sequences", 2)), (("--chunk", 8), ("--sequences", 2)),
+                              (("-p", 8), ("--first-token",)), (("-r", 2), ("--machine",))):
+            self.fails("bench", path, *work, *ignored, code=2, says="does not go with " + work[0])
+        self.fails("bench", path, "-p", 512, "--sequences", 200, code=2, says="102400 tokens")
 
     def test_bench_machine(self):
         report = self.json("bench", "--machine")
