@@ -14,9 +14,10 @@
 namespace carat::app {
 namespace {
 
-std::vector<std::string> recipe_names() {
+std::vector<std::string> type_names() {
   std::vector<std::string> names;
   for (const convert::GgufRecipe& r : convert::gguf_recipes()) names.emplace_back(r.name);
+  for (std::string& name : convert::synth_coded_types()) names.push_back(std::move(name));
   return names;
 }
 
@@ -32,14 +33,21 @@ class SynthCommand final : public Command {
             "the real model, random weights whose activations stay sane through all layers, "
             "and a generated tokenizer of the real size. The same seed gives the same file.\n"
             "In GGUF, q4_0 is Google's mix: embedding tables Q6_K, the per-layer projection "
-            "F16, norms F32; q4_k_m and q5_k_m are llama.cpp's mixes; the name of another "
+            "F16, norms F32; q4_0_all is what `carat convert` writes; q4_k_m and q5_k_m are "
+            "llama.cpp's mixes; the name of another "
             "quantized "
             "type means every matrix in it. In a directory it is bf16 on the Q4_0 lattice, like a "
-            "checkpoint of quantization-aware training.",
+            "checkpoint of quantization-aware training.\n"
+            "w4a16-ct, mobile-transformers and mobile-ct are directories of codes with the names, "
+            "types and scales of the published ones, without the towers for images and sound; the "
+            "mobile kinds exist for E2B and E4B (and tiny).",
         .examples = {
             {"carat synth E2B e2b.gguf", "3.3 GB, then: carat bench e2b.gguf"},
             {"carat synth E2B q4_k_m.gguf --type q4_k_m", "the types of most published files"},
-            {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"}}};
+            {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"},
+            {"carat synth E2B mobile/ --format hf --type mobile-transformers",
+             "2-, 4- and 8-bit codes with rounded activations"},
+            {"carat synth 31B part/ --format hf --layers 12", "true widths on a small disk"}}};
   }
 
   std::vector<Option> options() override {
@@ -61,7 +69,13 @@ class SynthCommand final : public Command {
          .value = "TYPE",
          .target = &type_,
          .help = "type of the weights",
-         .choices = recipe_names()},
+         .choices = type_names()},
+        {.names = "--layers",
+         .value = "N",
+         .target = &options_.layers,
+         .help = "writes only N layers of true width, a multiple of the distance between global "
+                 "layers; 0 writes all",
+         .lowest = 0},
         {.names = "--seed", .value = "S", .target = &seed_, .help = "of the weights", .lowest = 0},
         {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
         json_option(&json_)};

@@ -14,13 +14,6 @@ constexpr float kBranch = 0.3f;  // weight of a normed branch added to the resid
 
 float inverse_root(int64_t n) { return 1.0f / std::sqrt(static_cast<float>(n)); }
 
-// FNV-1a: a tensor's bytes do not depend on its place in the file.
-uint64_t hash(const std::string& text, uint64_t seed) {
-  uint64_t h = 0xcbf29ce484222325u ^ seed;
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return h;
-}
-
 // Zero mean, unit deviation, within 3.5: the sum of four uniform 16-bit numbers.
 float bell(Rng& rng) {
   const uint64_t r = rng.next();
@@ -36,6 +29,13 @@ void put_half(std::byte* at, float v) {
 }
 
 }  // namespace
+
+// FNV-1a.
+uint64_t random_seed(TensorRef t, uint64_t seed) {
+  uint64_t h = 0xcbf29ce484222325u ^ seed;
+  for (const char c : gguf_name(t)) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  return h;
+}
 
 Spread random_spread(const Config& c, TensorRef t) {
   using K = TensorKind;
@@ -71,7 +71,7 @@ Spread random_spread(const Config& c, TensorRef t) {
 }
 
 RandomTensor::RandomTensor(const Config& config, TensorRef t, DType dtype, uint64_t seed)
-    : spread_(random_spread(config, t)), dtype_(dtype), rng_(hash(gguf_name(t), seed)) {}
+    : spread_(random_spread(config, t)), dtype_(dtype), rng_(random_seed(t, seed)) {}
 
 void RandomTensor::next(std::span<std::byte> out) {
   const auto block = static_cast<size_t>(info(dtype_).block_bytes);

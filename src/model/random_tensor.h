@@ -24,6 +24,8 @@ struct Spread {
   bool either_sign = false;
 };
 Spread random_spread(const Config& config, TensorRef t);
+// The seed of a tensor's own stream: its bytes do not depend on its place in the file.
+uint64_t random_seed(TensorRef t, uint64_t seed);
 
 // The bytes of one tensor as a stream. They depend on the seed, the tensor's name, the shape and
 // the type only.
