@@ -218,5 +218,41 @@ TEST_F(Generate, AllRowsAreTheRowsOfSingleReads) {
   EXPECT_EQ(next, 30);
 }
 
+TEST_F(Generate, LogitsComeInPartsOfAChunk) {
+  SessionOptions o;
+  o.chunk = 16;
+  o.logit_bytes = 7 * 512 * 4 + 5;
+  Session session(model_, ops_, o), whole(model_, ops_, {});
+  const std::vector<int32_t> tokens = some_tokens(40);
+  std::vector<float> got, expected;
+  std::vector<int64_t> positions, done;
+  session.read_all(
+      tokens,
+      [&](int64_t position, int64_t n, std::span<const float> logits) {
+        EXPECT_EQ(static_cast<int64_t>(logits.size()), n * 512);
+        positions.push_back(position);
+        got.insert(got.end(), logits.begin(), logits.end());
+      },
+      [&](int64_t n, int64_t) { done.push_back(n); });
+  EXPECT_EQ(positions, (std::vector<int64_t>{0, 7, 14, 16, 23, 30, 32, 39}));
+  EXPECT_EQ(done, (std::vector<int64_t>{7, 14, 16, 23, 30, 32, 39, 40}));
+  whole.read_all(tokens, [&](int64_t, int64_t, std::span<const float> logits) {
+    expected.insert(expected.end(), logits.begin(), logits.end());
+  });
+  EXPECT_EQ(expected.size(), 40u * 512);
+  EXPECT_TRUE(got == expected);
+
+  // Stopped while logits are handed out, the chunk stays read and reading can go on after it.
+  std::atomic<bool> stop = false;
+  session.clear();
+  EXPECT_THROW(
+      session.read_all(
+          tokens, [&](int64_t, int64_t, std::span<const float>) { stop = true; }, {}, &stop),
+      Interrupted);
+  EXPECT_EQ(session.length(), 16);
+  const std::span<const float> last = session.read(std::span(tokens).subspan(16));
+  EXPECT_TRUE(std::equal(last.begin(), last.end(), expected.end() - 512));
+}
+
 }  // namespace
 }  // namespace carat::engine

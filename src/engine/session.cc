@@ -1,13 +1,17 @@
 #include "engine/session.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
+#include "model/forward.h"
 
 namespace carat::engine {
 namespace {
 
-constexpr int64_t kMaxLogitBytes = int64_t{64} << 20;
+void stop_if_asked(const std::atomic<bool>* stop) {
+  if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
+}
 
 }  // namespace
 
@@ -15,6 +19,7 @@ Session::Session(const model::Model& model, kernels::Ops& ops, const SessionOpti
     : model_(model),
       ops_(ops),
       kv_(options.kv),
+      logit_bytes_(options.logit_bytes),
       limits_(context_limits(model.config(), options.kv, options.context, options.kv_budget,
                              options.chunk)),
       pool_(model::KvPagePool::create(limits_.kv_budget)),
@@ -41,10 +46,10 @@ void Session::make_room(int64_t n) {
 kernels::Value Session::run(std::span<const int32_t> tokens, model::Chunk::Wanted wanted) {
   make_room(static_cast<int64_t>(tokens.size()));
   const model::Chunk chunk{&sequence_, tokens, wanted};
-  kernels::Value logits = model::advance(model_.weights, ops_, std::span(&chunk, 1));
+  kernels::Value hidden = model::advance_hidden(model_.weights, ops_, std::span(&chunk, 1));
   history_.insert(history_.end(), tokens.begin(), tokens.end());
   cache_.enter(history_, sequence_, place_);
-  return logits;
+  return hidden;
 }
 
 std::span<const float> Session::read(std::span<const int32_t> tokens, const ReadProgress& progress,
@@ -60,17 +65,17 @@ std::span<const float> Session::read(std::span<const int32_t> tokens, const Read
   }
   logits_.resize(static_cast<size_t>(vocab_size()));
   for (int64_t at = 0; at < total; at += limits_.chunk) {
-    if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
+    stop_if_asked(stop);
     const int64_t n = std::min(limits_.chunk, total - at);
     const bool last = at + n == total;
-    const kernels::Value logits =
+    const kernels::Value hidden =
         run(tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n)),
             last ? model::Chunk::Wanted::kLast : model::Chunk::Wanted::kNone);
     for (const int64_t position : restart_at) {
       if (position <= length() - n || position > length()) continue;
       cache_.add_restart_point(history_, position, sequence_, place_);
     }
-    if (last) ops_.read(logits, logits_);
+    if (last) ops_.read(model::logits_of(model_.weights, ops_, hidden), logits_);
     if (progress) progress(at + n, total);
   }
   return logits_;
@@ -80,18 +85,27 @@ void Session::read_all(std::span<const int32_t> tokens, const LogitRows& rows,
                        const ReadProgress& progress, const std::atomic<bool>* stop) {
   check_tokens(tokens);
   const auto total = static_cast<int64_t>(tokens.size());
-  const int64_t fitting = std::max<int64_t>(1, kMaxLogitBytes / (4 * vocab_size()));
-  const int64_t step = std::min(limits_.chunk, fitting);
-  for (int64_t at = 0; at < total; at += step) {
-    if (stop != nullptr && stop->load(std::memory_order_relaxed)) throw Interrupted();
-    const auto n = static_cast<size_t>(std::min(step, total - at));
-    const int64_t position = length();
-    const kernels::Value logits =
-        run(tokens.subspan(static_cast<size_t>(at), n), model::Chunk::Wanted::kAll);
-    logits_.resize(n * static_cast<size_t>(vocab_size()));
-    ops_.read(logits, logits_);
-    rows(position, static_cast<int64_t>(n), logits_);
-    if (progress) progress(at + static_cast<int64_t>(n), total);
+  const int64_t fitting = std::max<int64_t>(1, logit_bytes_ / (4 * vocab_size()));
+  std::vector<int32_t> indices;
+  for (int64_t at = 0; at < total;) {
+    stop_if_asked(stop);
+    const int64_t n = std::min(limits_.chunk, total - at), position = length();
+    const kernels::Value hidden =
+        run(tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n)),
+            model::Chunk::Wanted::kAll);
+    // All layers read the chunk at once; only the output matrix takes few rows at a time.
+    for (int64_t first = 0; first < n;) {
+      stop_if_asked(stop);
+      indices.resize(static_cast<size_t>(std::min(fitting, n - first)));
+      std::iota(indices.begin(), indices.end(), static_cast<int32_t>(first));
+      const auto count = static_cast<int64_t>(indices.size());
+      logits_.resize(static_cast<size_t>(count * vocab_size()));
+      ops_.read(model::logits_of(model_.weights, ops_, ops_.take_rows(hidden, indices)), logits_);
+      rows(position + first, count, logits_);
+      first += count;
+      if (progress) progress(at + first, total);
+    }
+    at += n;
   }
 }
 

@@ -26,6 +26,8 @@ struct SessionOptions {
   int64_t kv_budget = 0;
   // Tokens per forward pass while a prompt is read. The results do not depend on it.
   int64_t chunk = 512;
+  // Most memory of the logits that read_all hands out at once (one row takes what it takes).
+  int64_t logit_bytes = int64_t{64} << 20;
 };
 
 // (tokens read, tokens to read) of one call.
@@ -58,7 +60,8 @@ class Session {
   std::span<const float> read(std::span<const int32_t> tokens, const ReadProgress& progress = {},
                               const std::atomic<bool>* stop = nullptr);
 
-  // As above with the logits after every token, a few rows at a time (at most 64 MB).
+  // As above with the logits after every token, handed out in order, a few rows at a time. Stops
+  // between those too; tokens are then read whose logits were not handed out.
   void read_all(std::span<const int32_t> tokens, const LogitRows& rows,
                 const ReadProgress& progress = {}, const std::atomic<bool>* stop = nullptr);
 
@@ -79,6 +82,7 @@ class Session {
   const model::Model& model_;
   kernels::Ops& ops_;
   kernels::KvType kv_;
+  int64_t logit_bytes_;
   ContextLimits limits_;
   std::shared_ptr<model::KvPagePool> pool_;
   model::KvSequence sequence_;

@@ -7,7 +7,8 @@
 
 namespace carat::model {
 
-kernels::Value advance(const Weights& weights, kernels::Ops& ops, std::span<const Chunk> chunks) {
+kernels::Value advance_hidden(const Weights& weights, kernels::Ops& ops,
+                              std::span<const Chunk> chunks) {
   std::vector<const KvSequence*> sequences;
   std::vector<int32_t> tokens, wanted;
   std::vector<kernels::RowRef> rows;
@@ -31,9 +32,13 @@ kernels::Value advance(const Weights& weights, kernels::Ops& ops, std::span<cons
   step.rows = rows;
   step.wanted = wanted;
   step.kv = [&batch](int64_t layer) { return batch.layer(layer); };
-  kernels::Value logits = forward(weights, ops, step);
+  kernels::Value result = hidden(weights, ops, step);
   for (const Chunk& c : chunks) c.sequence->advance(static_cast<int64_t>(c.tokens.size()));
-  return logits;
+  return result;
+}
+
+kernels::Value advance(const Weights& weights, kernels::Ops& ops, std::span<const Chunk> chunks) {
+  return logits_of(weights, ops, advance_hidden(weights, ops, chunks));
 }
 
 }  // namespace carat::model

@@ -23,5 +23,9 @@ struct Chunk {
 // position. Throws Error if the pages do not fit their pool's budget; nothing is read then.
 // REQUIRES: each sequence once, no chunk empty.
 kernels::Value advance(const Weights& weights, kernels::Ops& ops, std::span<const Chunk> chunks);
+// The same, but for the output matrix: [rows, dim]. Logits take much more memory than that;
+// logits_of (forward.h) makes those of some rows.
+kernels::Value advance_hidden(const Weights& weights, kernels::Ops& ops,
+                              std::span<const Chunk> chunks);
 
 }  // namespace carat::model

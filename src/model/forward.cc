@@ -39,18 +39,21 @@ Residual run_layers(const Weights& w, kernels::Ops& ops, const Step& step, Resid
   return r;
 }
 
-Value output(const Weights& w, kernels::Ops& ops, const Step& step, const Residual& r) {
+Value hidden(const Weights& w, kernels::Ops& ops, const Step& step) {
+  const Residual r = run_layers(w, ops, step, embed(w, ops, step), 0, w.config.n_layers);
   const bool all = r.reduced || step.wanted.size() == r.rows.size();
-  const Value x = all ? r.x : ops.take_rows(r.x, step.wanted);
+  return all ? r.x : ops.take_rows(r.x, step.wanted);
+}
+
+Value logits_of(const Weights& w, kernels::Ops& ops, const Value& x) {
   const Value y = ops.rms_norm(x, &w.at(TensorKind::kOutputNorm), w.config.dim, w.config.norm_eps);
-  const Value logits = ops.linear(y, w.at(w.config.tied_embeddings ? TensorKind::kTokenEmbedding
-                                                                   : TensorKind::kLmHead));
+  const Value logits = ops.linear(
+      y, w.at(w.config.tied_embeddings ? TensorKind::kTokenEmbedding : TensorKind::kLmHead));
   return w.config.final_softcap > 0 ? ops.softcap(logits, w.config.final_softcap) : logits;
 }
 
 Value forward(const Weights& w, kernels::Ops& ops, const Step& step) {
-  Residual r = run_layers(w, ops, step, embed(w, ops, step), 0, w.config.n_layers);
-  return output(w, ops, step, r);
+  return logits_of(w, ops, hidden(w, ops, step));
 }
 
 }  // namespace carat::model

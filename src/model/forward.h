@@ -34,9 +34,10 @@ Residual embed(const Weights& weights, kernels::Ops& ops, const Step& step);
 // Runs layers [begin, end): residual in, residual out.
 Residual run_layers(const Weights& weights, kernels::Ops& ops, const Step& step, Residual residual,
                     int64_t begin, int64_t end);
-// Final norm, output matrix, softcap, for the wanted rows: [wanted, vocab_size].
-kernels::Value output(const Weights& weights, kernels::Ops& ops, const Step& step,
-                      const Residual& residual);
+// All layers: what the wanted rows are after the last one, [wanted.size(), dim].
+kernels::Value hidden(const Weights& weights, kernels::Ops& ops, const Step& step);
+// Final norm, output matrix, softcap: the logits [rows, vocab_size] of rows of the above.
+kernels::Value logits_of(const Weights& weights, kernels::Ops& ops, const kernels::Value& hidden);
 
 // All of the above. [wanted.size(), vocab_size].
 kernels::Value forward(const Weights& weights, kernels::Ops& ops, const Step& step);
