@@ -182,6 +182,12 @@ class Pairs(unittest.TestCase):
         self.assertEqual(len(c.pairs), 1)
         self.assertEqual(c.unsteady(), 1)
 
+    def test_sides_of_one_name_are_not_taken_for_each_other(self):
+        work = sides.Work("m", prefill=0)
+        c = comparison.compare(FakeSide("same", [20, 20]), FakeSide("same", [10, 10]), work, 2, 0,
+                               say_nothing)
+        self.assertEqual(comparison.summaries(work, c)[0].ratios(), [2, 2])
+
     def test_a_tenth_is_steady(self):
         self.assertLessEqual(comparison.quotient([(40.0, 200.0), (44.0, 190.0)]), 1.1 + 1e-9)
         self.assertGreater(comparison.quotient([(40.0, 200.0), (40.0, 221.0)]), comparison.STEADY)
@@ -286,6 +292,12 @@ class WholeProgram(unittest.TestCase):
         self.assertEqual(self.run_program()[0], 2)  # no peer
         self.assertEqual(self.run_program("--peer", "l=x", "--pairs", "0")[0], 2)
         self.assertEqual(self.run_program("--peer", "l=x", "--sequences", "2", "-d", "5")[0], 2)
+        for peers in (["carat=" + self.peer], ["l=" + self.peer] * 2,
+                      ["node-llama-cpp=" + self.peer, None]):
+            arguments = [x for p in peers for x in (["--peer", p] if p else ["--node"])]
+            code, out, err = self.run_program(*arguments)
+            self.assertEqual((code, out), (1, ""))
+            self.assertIn("two sides have the same name", err)
         code, out, _ = self.run_program("--help")
         self.assertEqual(code, 0)
         self.assertIn("--peer", out)

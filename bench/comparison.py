@@ -40,13 +40,13 @@ def quotient(loops):
 def run_pair(carat, peer, work, carat_first, give_up):
     """One pair. With give_up, None if the machine moved before the second side began."""
     loops = [carat.machine(work.threads)]
-    runs = {}
+    runs = []
     for side in (carat, peer) if carat_first else (peer, carat):
         if runs and give_up and quotient(loops) > STEADY:
             return None
-        runs[side.name] = side.run(work)
+        runs.append(side.run(work))
         loops.append(carat.machine(work.threads))
-    return Pair(runs[carat.name], runs[peer.name], loops)
+    return Pair(*(runs if carat_first else reversed(runs)), loops)
 
 
 def compare(carat, peer, work, pairs, retries, say):

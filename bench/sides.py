@@ -336,4 +336,9 @@ def make_peers(peer_texts, argument_texts, node, root, kv, timeout):
         raise SideError(f"--peer-args names no peer: {', '.join(arguments)}")
     if node:
         peers.append(Node(root, kv=kv, timeout=timeout))
+    # The tables tell sides apart by their names.
+    names = [Carat.name] + [p.name for p in peers]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise SideError(f"two sides have the same name: {', '.join(twice)}")
     return peers

@@ -30,6 +30,7 @@ const llama = await getLlama({
   progressLogs: false,
   logLevel: LlamaLogLevel.error,
   logger: (level, message) => process.stderr.write(`${level}: ${message}`),
+  maxThreads: threads,  // else the processors that it counts itself are the most
 });
 const model = await llama.loadModel({modelPath: positionals[0], gpuLayers: 0});
 const context = await model.createContext({
@@ -70,7 +71,11 @@ async function timed(work) {
 }
 
 const clear = () => Promise.all(all.map((sequence) => sequence.clearHistory()));
-const median = (times) => times.sort((a, b) => a - b)[times.length >> 1];
+function median(times) {
+  const sorted = times.toSorted((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
 
 await read(all.map(() => tokens(1)));
 const times = {prefill: [], decode: []};
@@ -97,7 +102,7 @@ console.log(JSON.stringify({
   version: `${version} (llama.cpp ${llama.llamaCppRelease.release})`,
   isa: [...llama.systemInfo.matchAll(on)].map((match) => match[1]).join(" "),
   kv: kv.toLowerCase(),
-  threads,
+  threads: context.idealThreads,  // what it computes with, of those asked for
 }));
 await model.dispose();
 await llama.dispose();
