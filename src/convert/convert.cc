@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <utility>
 
 #include "base/error.h"
+#include "convert/drafter.h"
+#include "convert/journal.h"
 #include "convert/plan.h"
 #include "convert/target.h"
 #include "convert/transcode.h"
@@ -51,13 +54,17 @@ class Conversion {
         transcoder_(pool_, options.stop),
         items_(make_items(model, naming, options)),
         findings_(items_.size()),
-        progress_{options} {}
+        progress_{options},
+        hasher_(tensor_files(*model.source)) {}
 
   void run() {
     sample();
     for (const Item& item : items_) progress_.total += item.source.bytes();
     while (const std::optional<size_t> surprise = write()) judge_from(*surprise);
   }
+
+  std::vector<FileDigest> take_source_files() { return std::move(source_files_); }
+  std::vector<FileDigest> take_target_files() { return std::move(target_files_); }
 
   void report(ConvertReport* out) const;
 
@@ -90,14 +97,73 @@ class Conversion {
     for (const Item& item : items_) bytes = add_or_throw(bytes, item.target_bytes(), "the result");
     check_disk_space(options_.target, bytes);
     const bool hf = options_.format == Format::kHfBf16;
-    const auto target = hf ? make_hf_target(options_, model_, side_, specs())
-                           : make_gguf_target(options_, model_, side_, specs());
-    for (size_t i = 0; i < items_.size(); ++i) {
-      if (!write_item(i, target->tensors())) return i;
+    Journal journal(journal_path(options_.target, hf), plan_digest(options_, items_));
+    const io::WriteOptions resumable{.resumable = true};
+    const auto target = hf ? make_hf_target(options_, model_, side_, specs(), resumable)
+                           : make_gguf_target(options_, model_, side_, specs(), resumable);
+    size_t done = take_over(journal, target->tensors());
+    try {
+      for (; done < items_.size(); ++done) {
+        if (!write_item(done, target->tensors())) return done;
+        target->tensors().mark([&journal, findings = findings_[done]](const io::FileMark& mark) {
+          journal.add({mark, findings});
+        });
+      }
+      finish(*target);
+    } catch (const Interrupted&) {
+      if (done > 0) leave(journal, target->tensors(), done);
+      throw;
     }
-    if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
-    target->finish();
     return std::nullopt;
+  }
+
+  // Goes on from what an earlier run left; answers how many items are done.
+  size_t take_over(Journal& journal, io::TensorWriter& writer) {
+    std::vector<io::FileMark> marks;
+    if (!options_.overwrite) {
+      for (const Journal::Entry& e : journal.earlier()) marks.push_back(e.mark);
+    }
+    marks.resize(std::min(marks.size(), items_.size()));
+    if (!marks.empty()) tell("verifying what an unfinished conversion left");
+    const size_t n = writer.take_over(marks);
+    for (size_t i = 0; i < n; ++i) {
+      findings_[i] = journal.earlier()[i].findings;
+      progress_.add(items_[i].source.bytes(), items_[i].name);
+    }
+    journal.begin(n);
+    if (n > 0) {
+      tell(fmt::format("going on behind {} of {} tensors", n, items_.size()));
+    } else if (journal.was_other_plan() || !journal.earlier().empty()) {
+      tell("an unfinished conversion was there: begun anew");
+    }
+    return n;
+  }
+
+  void leave(Journal& journal, io::TensorWriter& writer, size_t done) {
+    writer.keep();
+    journal.keep();
+    const bool hf = options_.format == Format::kHfBf16;
+    tell(
+        fmt::format("{} of {} tensors are kept in {}: the same command goes on from there, "
+                    "--force begins anew",
+                    done, items_.size(), options_.target + (hf ? "/*.part" : ".part")));
+  }
+
+  void tell(const std::string& text) const {
+    if (options_.note) options_.note(text);
+  }
+
+  // The checksums come first: a damaged source must not get a result.
+  void finish(Target& target) {
+    if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
+    source_files_ = hasher_.finish(options_.stop, [&](int64_t done, int64_t total) {
+      if (options_.progress) options_.progress(done, total, "checksum of the source");
+    });
+    check_recorded(source_files_);
+    target.finish();
+    for (const io::WrittenFile& f : target.tensors().files()) {
+      target_files_.push_back({f.path, f.bytes, f.sha256, {}});
+    }
   }
 
   bool write_item(size_t i, io::TensorWriter& writer) {
@@ -107,7 +173,10 @@ class Conversion {
     request.to = item.to;
     request.judge = item.judge;
     request.sink = [&](std::span<const std::byte> bytes) { writer.append(bytes); };
-    request.advance = [&](int64_t bytes) { progress_.add(bytes, item.name); };
+    request.advance = [&](int64_t bytes) {
+      progress_.add(bytes, item.name);
+      hasher_.follow(progress_.done);
+    };
     if (item.conditional) {
       request.keep_going = [&](const Findings& f) { return !is_off(item, f.lattice); };
     }
@@ -138,6 +207,8 @@ class Conversion {
   std::vector<Item> items_;
   std::vector<Findings> findings_;
   ProgressCount progress_;
+  FileHasher hasher_;
+  std::vector<FileDigest> source_files_, target_files_;
 };
 
 // A Q4_0 source is on its lattice by nature.
@@ -230,6 +301,7 @@ ConvertReport convert(const ConvertOptions& options) {
   report.options = options;
 
   io::Checkpoint checkpoint = io::open_checkpoint(options.source);
+  if (is_drafter(checkpoint)) return convert_drafter(options, checkpoint);
   check_target(options, *checkpoint.tensors);
   const SideFiles side = read_side_files(checkpoint);
   const model::Naming naming = model::naming_of(checkpoint);
@@ -239,6 +311,8 @@ ConvertReport convert(const ConvertOptions& options) {
   Conversion conversion(options, model, naming, side);
   conversion.run();
   conversion.report(&report);
+  report.source_files = conversion.take_source_files();
+  report.target_files = conversion.take_target_files();
   add_hint(report);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return report;

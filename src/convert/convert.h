@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "convert/checksums.h"
 #include "convert/lattice_stats.h"
 #include "tensor/tensor.h"
 
@@ -44,7 +45,11 @@ struct ConvertOptions {
   // Called on the caller's thread some ten times a gigabyte; bytes of source tensors. `note` is the
   // tensor at hand. The total may grow once (a surprise off the lattice means a second pass).
   std::function<void(int64_t done, int64_t total, const std::string& note)> progress;
-  const std::atomic<bool>* stop = nullptr;  // set: throws Interrupted, leaving nothing behind
+  // Told at once: that an unfinished conversion is taken up, or was left.
+  std::function<void(const std::string& text)> note;
+  // Set: throws Interrupted. If a tensor is complete, what was done stays in TARGET.part with a
+  // journal, and the same options go on from there.
+  const std::atomic<bool>* stop = nullptr;
 };
 
 // One tensor that was written.
@@ -74,6 +79,7 @@ struct ConvertReport {
   LatticeStats lattice;
   int64_t weights = 0, weights_bit_exact = 0;
   int64_t source_bytes = 0, target_bytes = 0;
+  std::vector<FileDigest> source_files, target_files;  // those that hold tensors
   double seconds = 0;
 };
 
@@ -81,7 +87,8 @@ struct ConvertReport {
 // blocks_on_lattice, weights, weights_bit_exact, sign_changed_zeros, ..., tensors.
 Json to_json(const ConvertReport& report);
 
-// Throws Error (nothing is left at the target), or Interrupted.
+// Throws Error (nothing is left at the target), or Interrupted. A process that is killed leaves
+// what Interrupted leaves: nothing that is half-written ever carries a final name.
 ConvertReport convert(const ConvertOptions& options);
 
 }  // namespace carat::convert

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "convert/journal.h"
 #include "io/safetensors_writer.h"
 
 namespace carat::convert {
@@ -51,11 +52,28 @@ std::string name_from_path(const std::string& path) {
   return stem.empty() || stem == "." || stem == ".." ? "model" : stem;
 }
 
+// What an unfinished conversion to this target takes of the disk: it will be taken over or
+// replaced.
+int64_t unfinished_bytes(const std::string& target) {
+  std::error_code code;
+  int64_t bytes = 0;
+  const auto add = [&](const fs::path& path) {
+    const uintmax_t size = fs::file_size(path, code);
+    if (!code) bytes += static_cast<int64_t>(size);
+  };
+  add(target + ".part");
+  for (const auto& entry : fs::directory_iterator(target, code)) {
+    if (entry.path().extension() == ".part") add(entry.path());
+  }
+  return bytes;
+}
+
 // A directory of our own making is removed again unless finish() was reached.
 class HfTarget final : public Target {
  public:
   HfTarget(const ConvertOptions& options, std::vector<io::TensorSpec> specs,
-           const std::vector<std::pair<std::string, std::string>>& texts)
+           const std::vector<std::pair<std::string, std::string>>& texts,
+           const io::WriteOptions& write)
       : folder_(options.target) {
     std::error_code code;
     made_ = fs::create_directory(folder_, code);
@@ -68,7 +86,7 @@ class HfTarget final : public Target {
         files_.back()->write(text);
       }
       writer_ = io::write_safetensors_directory(options.target, std::move(specs),
-                                                options.max_shard_bytes);
+                                                options.max_shard_bytes, {{"format", "pt"}}, write);
     } catch (...) {
       clean_up();
       throw;
@@ -137,7 +155,8 @@ SideFiles read_side_files(const io::Checkpoint& checkpoint) {
 }
 
 std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const model::Model& model,
-                                       const SideFiles& side, std::vector<io::TensorSpec> specs) {
+                                       const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                       const io::WriteOptions& write) {
   const text::Vocab* vocab = model.tokenizer ? &model.tokenizer->vocab() : nullptr;
   std::vector<std::pair<std::string, std::string>> texts;
   texts.emplace_back("config.json", to_json_text(model::config_to_hf(model.config()), 2) + "\n");
@@ -153,7 +172,7 @@ std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const mode
                                                     : side.tokenizer_config);
   }
   if (!side.chat_template.empty()) texts.emplace_back("chat_template.jinja", side.chat_template);
-  return std::make_unique<HfTarget>(options, std::move(specs), texts);
+  return std::make_unique<HfTarget>(options, std::move(specs), texts, write);
 }
 
 void check_target(const ConvertOptions& options, const io::TensorSource& source) {
@@ -182,6 +201,7 @@ void check_target(const ConvertOptions& options, const io::TensorSource& source)
                  is_folder ? "give the GGUF file a name inside it" : ""});
   }
   if (options.overwrite || (is_folder && fs::is_empty(target, ignored))) return;
+  if (is_folder && fs::exists(journal_path(options.target, true), ignored)) return;
   throw Error({"the target exists already", options.target, {}, {}, {}, "--force replaces it"});
 }
 
@@ -190,7 +210,8 @@ void check_disk_space(const std::string& target, int64_t bytes) {
   fs::path folder = fs::absolute(target, code).parent_path();
   const fs::space_info space = fs::space(folder, code);
   if (code || space.available == static_cast<uintmax_t>(-1)) return;  // the writer will tell
-  if (space.available >= static_cast<uintmax_t>(bytes)) return;
+  bytes -= unfinished_bytes(target);
+  if (bytes <= 0 || space.available >= static_cast<uintmax_t>(bytes)) return;
   throw Error({"the disk has too little space for the result",
                target,
                {},

@@ -30,12 +30,15 @@ class Target {
 };
 
 std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const model::Model& model,
-                                         const SideFiles& side, std::vector<io::TensorSpec> specs);
+                                         const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                         const io::WriteOptions& write);
 std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const model::Model& model,
-                                       const SideFiles& side, std::vector<io::TensorSpec> specs);
+                                       const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                       const io::WriteOptions& write);
 
-// Throws Error if the target must not be written: it exists (and overwrite is not set), its folder
-// does not, or it is one of the source's files.
+// Throws Error if the target must not be written: it exists (and overwrite is not set, and it is
+// not a directory that an unfinished conversion left), its folder does not, or it is one of the
+// source's files.
 void check_target(const ConvertOptions& options, const io::TensorSource& source);
 // Throws Error if the target's disk has less than `bytes` free.
 void check_disk_space(const std::string& target, int64_t bytes);

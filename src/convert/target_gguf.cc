@@ -9,9 +9,10 @@ namespace {
 class GgufTarget final : public Target {
  public:
   GgufTarget(const std::string& path, const io::GgufFields& fields,
-             std::vector<io::TensorSpec> specs, std::vector<float> rope_freqs)
+             std::vector<io::TensorSpec> specs, std::vector<float> rope_freqs,
+             const io::WriteOptions& write)
       : rope_freqs_(std::move(rope_freqs)),
-        writer_(path, fields, with_rope_freqs(std::move(specs), rope_freqs_.size())) {}
+        writer_(path, fields, with_rope_freqs(std::move(specs), rope_freqs_.size()), write) {}
 
   io::TensorWriter& tensors() override { return writer_; }
   void finish() override {
@@ -32,7 +33,8 @@ class GgufTarget final : public Target {
 }  // namespace
 
 std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const model::Model& model,
-                                         const SideFiles& side, std::vector<io::TensorSpec> specs) {
+                                         const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                         const io::WriteOptions& write) {
   GgufMetadataInput input;
   input.config = &model.config();
   input.vocab = model.tokenizer ? &model.tokenizer->vocab() : nullptr;
@@ -41,7 +43,7 @@ std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const mo
   input.chat_template = side.chat_template;
   input.file_type = gguf_recipe(options.format == Format::kGgufBf16 ? "bf16" : "q4_0").file_type;
   return std::make_unique<GgufTarget>(options.target, gguf_fields(input), std::move(specs),
-                                      model::rope_freqs(model.config()));
+                                      model::rope_freqs(model.config()), write);
 }
 
 }  // namespace carat::convert

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "base/half.h"
 #include "base/json.h"
 #include "base/rng.h"

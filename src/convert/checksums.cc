@@ -1,0 +1,190 @@
+#include "convert/checksums.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <sstream>
+#include <system_error>
+#include <unordered_set>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/sha256.h"
+
+namespace carat::convert {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kPiece = int64_t{4} << 20;
+constexpr int64_t kAhead = int64_t{256} << 20;
+constexpr int64_t kMaxList = int64_t{1} << 20;
+
+std::string lower(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
+int64_t seconds_of_change(const std::string& path) {
+  struct stat st {};
+  return ::stat(path.c_str(), &st) == 0 ? static_cast<int64_t>(st.st_mtime) : 0;
+}
+
+// Lines: commit, etag, time of the download in seconds.
+std::string from_download_record(const fs::path& path) {
+  const fs::path record = path.parent_path() / ".cache" / "huggingface" / "download" /
+                          (path.filename().string() + ".metadata");
+  std::error_code ignored;
+  if (!fs::is_regular_file(record, ignored)) return {};
+  std::string commit, etag;
+  double time = 0;
+  try {
+    std::istringstream lines(read_text_file(record.string(), kMaxList));
+    lines >> commit >> etag >> time;
+  } catch (const Error&) {
+    return {};
+  }
+  const bool changed_since = static_cast<double>(seconds_of_change(path.string())) > time + 1;
+  return is_sha256_hex(etag) && !changed_since ? lower(etag) : std::string();
+}
+
+}  // namespace
+
+Json to_json(const std::vector<FileDigest>& files) {
+  Json list = Json::array();
+  for (const FileDigest& f : files) {
+    Json j{{"path", f.path}, {"bytes", f.bytes}, {"sha256", f.sha256}};
+    if (!f.recorded.empty()) j["as_recorded"] = !f.differs();
+    list.push_back(std::move(j));
+  }
+  return list;
+}
+
+std::vector<std::string> tensor_files(const io::TensorSource& source) {
+  std::vector<std::string> paths;
+  std::unordered_set<std::string> seen;
+  for (const io::TensorEntry& entry : source.entries()) {
+    const std::string& path = source.path_of(entry);
+    if (seen.insert(path).second) paths.push_back(path);
+  }
+  return paths;
+}
+
+std::string recorded_sha256(const std::string& path) {
+  std::error_code code;
+  if (fs::is_symlink(path, code)) {
+    const fs::path blob = fs::canonical(path, code);
+    const bool in_cache = !code && blob.parent_path().filename() == "blobs";
+    if (in_cache && is_sha256_hex(blob.filename().string())) return lower(blob.filename());
+  }
+  return from_download_record(path);
+}
+
+std::string sha256_from_text_file(const std::string& list, const std::string& path) {
+  const std::string name = fs::path(path).filename();
+  std::istringstream lines(read_text_file(list, kMaxList));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("oid sha256:") && is_sha256_hex(line.substr(11, 64))) {
+      return lower(line.substr(11, 64));
+    }
+    if (line.size() < 66 || !is_sha256_hex(line.substr(0, 64)) || line[64] != ' ') continue;
+    if (fs::path(line.substr(66)).filename() == name) return lower(line.substr(0, 64));
+  }
+  throw Error({"no checksum of this file in the list", list, {}, name, {}, {}});
+}
+
+void check_recorded(const std::vector<FileDigest>& files) {
+  for (const FileDigest& f : files) {
+    if (!f.differs()) continue;
+    throw Error({"the file is not what the Hub recorded when it was downloaded",
+                 f.path,
+                 {},
+                 "SHA-256 " + f.recorded,
+                 f.sha256,
+                 "download it again"});
+  }
+}
+
+FileHasher::FileHasher(std::vector<std::string> paths) {
+  for (std::string& path : paths) {
+    FileDigest f;
+    f.recorded = recorded_sha256(path);
+    f.bytes = open_file(path)->size();
+    f.path = std::move(path);
+    total_ += f.bytes;
+    files_.push_back(std::move(f));
+  }
+  thread_ = std::thread([this] { run(); });
+}
+
+FileHasher::~FileHasher() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void FileHasher::follow(int64_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    allowed_ = std::max(allowed_, bytes);
+  }
+  changed_.notify_all();
+}
+
+void FileHasher::run() try {
+  std::vector<std::byte> buffer(static_cast<size_t>(kPiece));
+  for (FileDigest& f : files_) {
+    const auto file = open_file(f.path);
+    Sha256 sum;
+    while (sum.bytes() < f.bytes) {
+      {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [&] { return cancelled_ || done_ < allowed_ + kAhead; });
+        if (cancelled_) return;
+      }
+      const int64_t n = std::min(kPiece, f.bytes - sum.bytes());
+      const std::span piece(buffer.data(), static_cast<size_t>(n));
+      file->read(sum.bytes(), piece);
+      sum.update(piece);
+      done_ += n;
+    }
+    f.sha256 = to_hex(sum.digest());
+  }
+  const std::lock_guard lock(mutex_);
+  ended_ = true;
+  changed_.notify_all();
+} catch (...) {
+  const std::lock_guard lock(mutex_);
+  failure_ = std::current_exception();
+  ended_ = true;
+  changed_.notify_all();
+}
+
+std::vector<FileDigest> FileHasher::finish(
+    const std::atomic<bool>* stop,
+    const std::function<void(int64_t done, int64_t total)>& progress) {
+  follow(total_);
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return ended_; })) {
+    if (stop != nullptr && stop->load()) throw Interrupted();
+    if (progress) progress(done_, total_);
+  }
+  if (failure_) std::rethrow_exception(failure_);
+  return files_;
+}
+
+std::vector<FileDigest> digest_files(
+    const std::vector<std::string>& paths, const std::atomic<bool>* stop,
+    const std::function<void(int64_t done, int64_t total)>& progress) {
+  return FileHasher(paths).finish(stop, progress);
+}
+
+}  // namespace carat::convert
