@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "convert/drafter.h"
 #include "convert/journal.h"
 #include "convert/plan.h"
 #include "convert/target.h"
@@ -301,7 +300,6 @@ ConvertReport convert(const ConvertOptions& options) {
   report.options = options;
 
   io::Checkpoint checkpoint = io::open_checkpoint(options.source);
-  if (is_drafter(checkpoint)) return convert_drafter(options, checkpoint);
   check_target(options, *checkpoint.tensors);
   const SideFiles side = read_side_files(checkpoint);
   const model::Naming naming = model::naming_of(checkpoint);
