@@ -1,6 +1,7 @@
 // Many tokens: bound by multiplications. A stretch of columns of a few tiles is unpacked into a
 // panel that the nearest caches hold, then all tokens pass by, a group of them at a time, their
-// activations laid side by side. Between stretches the sums rest in y, which changes no bit.
+// activations laid side by side once for all tiles. Between stretches the sums rest in y, which
+// changes no bit.
 #pragma once
 
 #include "kernels/cpu/tile/format.h"
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int kPanelSets = 16;  // 512 columns
 constexpr int kPanelTiles = 4;
+constexpr int kKeptGroups = 32;  // 128 KB of Q4_0's: they come from the second cache
 
 template <class Isa, TileFormat F>
 struct alignas(64) PanelSet {
@@ -33,6 +35,18 @@ struct alignas(64) GroupSet {
 template <class Isa, TileFormat F, int T>
 using Group = GroupSet<T, PanelOf<Isa, F>::kTokenBytes>;
 
+// The groups of a stretch.
+template <class Isa, TileFormat F>
+struct alignas(64) KeptGroups {
+  static constexpr int64_t kMostTokens = kKeptGroups * Isa::kTokens;
+  std::byte bytes[kKeptGroups][kPanelSets * sizeof(Group<Isa, F, Isa::kTokens>)];
+
+  template <int T>
+  CARAT_INLINE Group<Isa, F, T>* at(int64_t i) {
+    return reinterpret_cast<Group<Isa, F, T>*>(bytes[i]);
+  }
+};
+
 template <class Isa, TileFormat F>
 CARAT_INLINE void unpack(const std::byte* block, int64_t n_sets, PanelSet<Isa, F>* panel) {
   using Fmt = Format<F>;
@@ -49,8 +63,8 @@ CARAT_INLINE void unpack(const std::byte* block, int64_t n_sets, PanelSet<Isa, F
 }
 
 template <class Isa, TileFormat F, int T>
-CARAT_INLINE void gather(const QuantizedRows& x, int64_t token, int64_t set, int64_t n_sets,
-                         Group<Isa, F, T>* group) {
+__attribute__((noinline)) void gather(const QuantizedRows& x, int64_t token, int64_t set,
+                                      int64_t n_sets, Group<Isa, F, T>* group) {
   constexpr Form kForm = Format<F>::form();
   const int64_t sets_of_row = x.cols / kTileColumns;
   for (int64_t i = 0; i < n_sets; ++i) {
@@ -154,51 +168,86 @@ CARAT_INLINE void multiply_tiles(const PanelSet<Isa, F>* panel, int64_t tile,
 
 template <class Isa, TileFormat F, int T>
 __attribute__((noinline)) void multiply_group(const PanelSet<Isa, F>* panel,
-                                              const PanelPlace& place, const QuantizedRows& x,
-                                              int64_t token, const LinearOutput& y) {
-  Group<Isa, F, T> group[kPanelSets];
-  gather<Isa, F, T>(x, token, place.set, place.n_sets, group);
-  float* out = y.data + token * y.stride;
+                                              const PanelPlace& place,
+                                              const Group<Isa, F, T>* group, bool first_group,
+                                              float* y, int64_t stride) {
   int64_t tile = 0;
   for (; tile + Isa::kTiles <= place.tiles; tile += Isa::kTiles) {
-    multiply_tiles<Isa, F, Isa::kTiles, T>(panel, tile, place, group, token == 0, out, y.stride);
+    multiply_tiles<Isa, F, Isa::kTiles, T>(panel, tile, place, group, first_group, y, stride);
   }
   if constexpr (Isa::kTiles > 1) {
     for (; tile < place.tiles; ++tile) {
-      multiply_tiles<Isa, F, 1, T>(panel, tile, place, group, token == 0, out, y.stride);
+      multiply_tiles<Isa, F, 1, T>(panel, tile, place, group, first_group, y, stride);
+    }
+  }
+}
+
+// Where the panel of tiles from `tile` on begins and what follows it in the stretch at `set`.
+template <class Isa, TileFormat F>
+CARAT_INLINE PanelPlace place_of(const TileRows& w, int64_t tile, int64_t set, int64_t n_sets) {
+  using Fmt = Format<F>;
+  const int64_t tiles = (w.rows + kTileRows - 1) / kTileRows;
+  const auto stretch = [&](int64_t t, int64_t s) {
+    return w.data + t * w.tile_bytes + s / Fmt::kSets * Fmt::kBlockBytes;
+  };
+  PanelPlace place;
+  place.tiles = tiles - tile < kPanelTiles ? tiles - tile : kPanelTiles;
+  place.rows = w.rows - tile * kTileRows;
+  place.set = set;
+  place.n_sets = n_sets - set < kPanelSets ? n_sets - set : kPanelSets;
+  place.last = set + place.n_sets == n_sets;
+  const bool last_panel = tile + kPanelTiles >= tiles;
+  for (int64_t i = 0; i < place.tiles; ++i) {
+    place.tail[i] = stretch(tile + i, n_sets);
+    place.next[i] = last_panel && !place.last ? stretch(i, set + kPanelSets)
+                                              : stretch(tile + kPanelTiles + i, set);
+  }
+  return place;
+}
+
+// Tokens [begin, begin + n), at most KeptGroups::kMostTokens.
+template <class Isa, TileFormat F>
+CARAT_INLINE void multiply_block(const TileRows& w, const QuantizedRows& x, int64_t begin,
+                                 int64_t n, const LinearOutput& y) {
+  const int64_t tiles = (w.rows + kTileRows - 1) / kTileRows;
+  const int64_t n_sets = x.cols / kTileColumns;
+  PanelSet<Isa, F> panel[kPanelTiles * kPanelSets];
+  KeptGroups<Isa, F> kept;
+  for (int64_t set = 0; set < n_sets; set += kPanelSets) {
+    int64_t group = 0;
+    for_groups<Isa::kTokens>(n, [&](int64_t token, auto T) CARAT_LAMBDA {
+      const int64_t stretch = n_sets - set < kPanelSets ? n_sets - set : kPanelSets;
+      gather<Isa, F, T>(x, begin + token, set, stretch, kept.template at<T>(group++));
+    });
+    for (int64_t tile = 0; tile < tiles; tile += kPanelTiles) {
+      const PanelPlace place = place_of<Isa, F>(w, tile, set, n_sets);
+      for (int64_t i = 0; i < place.tiles; ++i) {
+        unpack<Isa, F>(
+            w.data + (tile + i) * w.tile_bytes + set / Format<F>::kSets * Format<F>::kBlockBytes,
+            place.n_sets, panel + i * kPanelSets);
+      }
+      group = 0;
+      for_groups<Isa::kTokens>(n, [&](int64_t token, auto T) CARAT_LAMBDA {
+        multiply_group<Isa, F, T>(panel, place, kept.template at<T>(group), group == 0,
+                                  y.data + (begin + token) * y.stride + tile * kTileRows, y.stride);
+        ++group;
+      });
     }
   }
 }
 
 template <class Isa, TileFormat F>
 CARAT_INLINE void many_tokens(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) {
-  using Fmt = Format<F>;
-  static_assert(kPanelSets % Fmt::kSets == 0);
-  const int64_t tiles = (w.rows + kTileRows - 1) / kTileRows;
-  const int64_t n_sets = x.cols / kTileColumns;
-  PanelSet<Isa, F> panel[kPanelTiles * kPanelSets];
-  for (int64_t tile = 0; tile < tiles; tile += kPanelTiles) {
-    const std::byte* first = w.data + tile * w.tile_bytes;
-    PanelPlace place;
-    place.tiles = tiles - tile < kPanelTiles ? tiles - tile : kPanelTiles;
-    place.rows = w.rows - tile * kTileRows;
-    for (int64_t i = 0; i < place.tiles; ++i) {
-      place.tail[i] = first + i * w.tile_bytes + n_sets / Fmt::kSets * Fmt::kBlockBytes;
-    }
-    for (place.set = 0; place.set < n_sets; place.set += kPanelSets) {
-      place.n_sets = n_sets - place.set < kPanelSets ? n_sets - place.set : kPanelSets;
-      place.last = place.set + place.n_sets == n_sets;
-      for (int64_t i = 0; i < place.tiles; ++i) {
-        place.next[i] = place.last ? first + (kPanelTiles + i) * w.tile_bytes
-                                   : first + i * w.tile_bytes +
-                                         (place.set + kPanelSets) / Fmt::kSets * Fmt::kBlockBytes;
-        unpack<Isa, F>(first + i * w.tile_bytes + place.set / Fmt::kSets * Fmt::kBlockBytes,
-                       place.n_sets, panel + i * kPanelSets);
-      }
-      for_groups<Isa::kTokens>(x.n, [&](int64_t token, auto T) CARAT_LAMBDA {
-        multiply_group<Isa, F, T>(panel, place, x, token, {y.data + tile * kTileRows, y.stride});
-      });
-    }
+  static_assert(kPanelSets % Format<F>::kSets == 0);
+  constexpr int64_t kMost = KeptGroups<Isa, F>::kMostTokens;
+  int64_t blocks = (x.n + kMost - 1) / kMost;
+  for (int64_t begin = 0; begin < x.n; --blocks) {
+    // As even as whole groups allow.
+    const int64_t even = (x.n - begin + blocks - 1) / blocks;
+    const int64_t whole = (even + Isa::kTokens - 1) / Isa::kTokens * Isa::kTokens;
+    const int64_t n = whole < x.n - begin ? whole : x.n - begin;
+    multiply_block<Isa, F>(w, x, begin, n, y);
+    begin += n;
   }
 }
 
