@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "base/error.h"
+#include "convert/drafter.h"
 #include "convert/journal.h"
+#include "convert/mmproj.h"
 #include "convert/plan.h"
 #include "convert/target.h"
 #include "convert/transcode.h"
@@ -24,10 +26,11 @@ struct FormatName {
   Format format;
   const char* name;
 };
-constexpr std::array<FormatName, 4> kFormats = {{{Format::kGgufQ4_0, "gguf-q4_0"},
+constexpr std::array<FormatName, 5> kFormats = {{{Format::kGgufQ4_0, "gguf-q4_0"},
                                                  {Format::kGgufGoogle, "gguf-google"},
                                                  {Format::kGgufBf16, "gguf-bf16"},
-                                                 {Format::kHfBf16, "hf-bf16"}}};
+                                                 {Format::kHfBf16, "hf-bf16"},
+                                                 {Format::kMmprojBf16, "mmproj-bf16"}}};
 constexpr std::array<const char*, 3> kPlanned = {"w4a16-ct", "mobile-transformers", "mobile-ct"};
 
 // Bytes of the source that are done, told to the caller.
@@ -300,6 +303,10 @@ ConvertReport convert(const ConvertOptions& options) {
   report.options = options;
 
   io::Checkpoint checkpoint = io::open_checkpoint(options.source);
+  if (options.format == Format::kMmprojBf16 || is_towers_only(checkpoint)) {
+    return convert_towers(options, checkpoint);
+  }
+  if (is_drafter(checkpoint)) return convert_drafter(options, checkpoint);
   check_target(options, *checkpoint.tensors);
   const SideFiles side = read_side_files(checkpoint);
   const model::Naming naming = model::naming_of(checkpoint);

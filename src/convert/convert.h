@@ -21,6 +21,7 @@ enum class Format : uint8_t {
   kGgufGoogle,  // the published mix: Q4_0, embedding tables Q6_K, per-layer projection F16
   kGgufBf16,    // every matrix in BF16
   kHfBf16,      // a Hugging Face directory, everything in BF16
+  kMmprojBf16,  // the vision and audio towers, as llama.cpp's multimodal tool loads them
 };
 
 // The name used on the command line: "gguf-q4_0".

@@ -114,6 +114,14 @@ void add_tokenizer(GgufFields& f, const text::Vocab& v, int64_t rows) {
 
 }  // namespace
 
+void add_tokenizer_fields(GgufFields& f, const text::Vocab& vocab, int64_t rows,
+                          const std::string& chat_template) {
+  add_tokenizer(f, vocab, rows);
+  if (!chat_template.empty()) f.add_string("tokenizer.chat_template", chat_template);
+  f.add_bool("tokenizer.ggml.add_space_prefix", false);
+  f.add_bool("tokenizer.ggml.add_bos_token", vocab.add_bos);
+}
+
 io::GgufFields gguf_fields(const GgufMetadataInput& input) {
   const Config& c = *input.config;
   GgufFields f;
@@ -130,12 +138,7 @@ io::GgufFields gguf_fields(const GgufMetadataInput& input) {
   if (is_quantized(input.file_type)) f.add_u32("general.quantization_version", 2);
   add_architecture(f, c);
   if (input.vocab != nullptr) {
-    add_tokenizer(f, *input.vocab, c.vocab_size);
-    if (!input.chat_template.empty()) {
-      f.add_string("tokenizer.chat_template", input.chat_template);
-    }
-    f.add_bool("tokenizer.ggml.add_space_prefix", false);
-    f.add_bool("tokenizer.ggml.add_bos_token", input.vocab->add_bos);
+    add_tokenizer_fields(f, *input.vocab, c.vocab_size, input.chat_template);
     if (input.generation != nullptr && !input.generation->suppress_ids.empty()) {
       f.add_i32s("tokenizer.ggml.suppress_tokens", input.generation->suppress_ids);
     }

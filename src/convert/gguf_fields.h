@@ -23,4 +23,8 @@ struct GgufMetadataInput {
 // take the number of tokens for the number of rows. Throws Error.
 io::GgufFields gguf_fields(const GgufMetadataInput& input);
 
+// The tokenizer.* keys alone, for an embedding of `rows` rows. `chat_template` may be empty.
+void add_tokenizer_fields(io::GgufFields& fields, const text::Vocab& vocab, int64_t rows,
+                          const std::string& chat_template);
+
 }  // namespace carat::convert

@@ -77,7 +77,9 @@ void choose_type(Item& item, TensorClass cls, const model::Config& config,
       }
       [[fallthrough]];
     case Format::kGgufQ4_0:
-      use_q4_0(item, config, options.force_q4_0);
+      return use_q4_0(item, config, options.force_q4_0);
+    case Format::kMmprojBf16:
+      CHECK(false);  // has no tensor of the text model
   }
 }
 

@@ -1,0 +1,220 @@
+#include "convert/mmproj.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "convert/testing/checkpoints.h"
+#include "io/checkpoint.h"
+#include "io/gguf_writer.h"
+#include "quant/scheme.h"
+
+namespace carat::convert {
+namespace {
+
+using testing::TemporaryFolder;
+
+std::vector<float> values_of(const io::TensorSource& source, const std::string& name) {
+  const io::TensorEntry* entry = source.find(name);
+  if (entry == nullptr) {
+    ADD_FAILURE() << "no tensor " << name;
+    return {};
+  }
+  std::vector<std::byte> raw(static_cast<size_t>(entry->bytes));
+  source.file_of(*entry).read(entry->offset, raw);
+  const int64_t n = entry->shape.empty() ? 1 : *element_count(entry->shape);
+  std::vector<float> values(static_cast<size_t>(n));
+  quant::decode_row(entry->dtype, raw.data(), values.data(), n);
+  return values;
+}
+
+// A random multimodal directory without text model.
+std::string make_towers(const TemporaryFolder& folder, const char* size) {
+  TowersSynthOptions synth;
+  synth.config = model::towers_of_size(size);
+  synth.target = folder / (std::string(size) + "-towers");
+  synth.gguf = false;
+  (void)write_synthetic_towers(synth);
+  return synth.target;
+}
+
+ConvertReport convert_to(const std::string& source, const std::string& target, Format format) {
+  ConvertOptions options;
+  options.source = source;
+  options.target = target;
+  options.format = format;
+  return convert(options);
+}
+
+class TowersOfSize : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(TowersOfSize, SurviveTheWayThereAndBack) {
+  TemporaryFolder folder(std::string("towers_") + GetParam());
+  const std::string hf = make_towers(folder, GetParam());
+  const ConvertReport there = convert_to(hf, folder / "mmproj.gguf", Format::kMmprojBf16);
+  EXPECT_GT(there.weights, 0);
+  for (const TensorReport& t : there.tensors) EXPECT_EQ(t.weights_bit_exact, t.weights) << t.name;
+  const ConvertReport back = convert_to(folder / "mmproj.gguf", folder / "back", Format::kHfBf16);
+  EXPECT_EQ(back.tensors.size(), there.tensors.size());
+
+  const auto a = io::open_checkpoint(hf);
+  const auto b = io::open_checkpoint(folder / "back");
+  EXPECT_EQ(model::towers_from_hf(b.config), model::towers_of_size(GetParam()));
+  ASSERT_EQ(a.tensors->entries().size(), b.tensors->entries().size());
+  for (const io::TensorEntry& e : a.tensors->entries()) {
+    ASSERT_NE(b.tensors->find(e.name), nullptr) << e.name;
+    EXPECT_EQ(b.tensors->find(e.name)->shape, e.shape) << e.name;
+    EXPECT_EQ(values_of(*a.tensors, e.name), values_of(*b.tensors, e.name)) << e.name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TowersOfSize, ::testing::Values("tiny", "tinykv"));
+
+TEST(Mmproj, MetadataIsAsLlamaCppAsksForIt) {
+  TemporaryFolder folder("mmproj_metadata");
+  (void)convert_to(make_towers(folder, "tiny"), folder / "m.gguf", Format::kMmprojBf16);
+  const auto file = io::open_gguf(folder / "m.gguf");
+  const io::GgufMetadata& m = file->metadata();
+  EXPECT_EQ(m.get_string("general.architecture"), "clip");
+  EXPECT_EQ(m.get_string("general.type"), "mmproj");
+  EXPECT_TRUE(m.get_bool("clip.has_vision_encoder"));
+  EXPECT_TRUE(m.get_bool("clip.has_audio_encoder"));
+  EXPECT_EQ(m.get_string("clip.vision.projector_type"), "gemma4v");
+  EXPECT_EQ(m.get_string("clip.audio.projector_type"), "gemma4a");
+  EXPECT_EQ(m.get_int("clip.audio.feed_forward_length", 0, 1 << 20), 256);
+  EXPECT_EQ(m.get_floats("clip.vision.image_std", 3), (std::vector<float>{1, 1, 1}));
+  EXPECT_EQ(model::towers_from_gguf(m, *file), model::towers_of_size("tiny"));
+}
+
+TEST(Mmproj, ValuesStandWhereLlamaCppReadsThem) {
+  TemporaryFolder folder("mmproj_places");
+  const std::string hf_path = make_towers(folder, "tiny");
+  (void)convert_to(hf_path, folder / "m.gguf", Format::kMmprojBf16);
+  const auto hf = io::open_checkpoint(hf_path);
+  const auto gguf = io::open_gguf(folder / "m.gguf");
+  const io::TensorSource& source = *hf.tensors;
+
+  // [dim, row, column, colour] to [dim, colour, row, column].
+  const auto flat = values_of(source, "model.vision_tower.patch_embedder.input_proj.weight");
+  const auto planes = values_of(*gguf, "v.patch_embd.weight");
+  EXPECT_EQ(gguf->find("v.patch_embd.weight")->shape, (Shape{64, 3, 16, 16}));
+  for (const int64_t unit : {0, 63}) {
+    for (const auto& [row, column, colour] : {std::array{0, 1, 2}, std::array{15, 3, 1}}) {
+      EXPECT_EQ(planes[static_cast<size_t>(((unit * 3 + colour) * 16 + row) * 16 + column)],
+                flat[static_cast<size_t>(unit * 768 + (row * 16 + column) * 3 + colour)]);
+    }
+  }
+  const auto scale = values_of(source, "model.audio_tower.layers.1.self_attn.per_dim_scale");
+  const auto softplus = values_of(*gguf, "a.blk.1.per_dim_scale.weight");
+  for (size_t i = 0; i < scale.size(); ++i) {
+    EXPECT_FLOAT_EQ(softplus[i], static_cast<float>(std::log(1 + std::exp(double{scale[i]}))));
+  }
+  EXPECT_EQ(values_of(source, "model.audio_tower.layers.1.lconv1d.pre_layer_norm.weight"),
+            values_of(*gguf, "a.blk.1.conv_norm.weight"));
+  EXPECT_EQ(values_of(source, "model.audio_tower.layers.1.lconv1d.conv_norm.weight"),
+            values_of(*gguf, "a.blk.1.norm_conv.weight"));
+  EXPECT_EQ(values_of(source, "model.vision_tower.encoder.layers.1.mlp.up_proj.output_max"),
+            values_of(*gguf, "v.blk.1.ffn_up.output_max"));
+  EXPECT_EQ(gguf->find("v.blk.1.ffn_up.output_max")->shape, (Shape{1}));
+  EXPECT_EQ(gguf->find("a.blk.0.conv_dw.weight")->shape, (Shape{64, 5}));
+  EXPECT_EQ(gguf->find("v.blk.0.ffn_up.weight")->dtype, DType::kBF16);
+  EXPECT_EQ(gguf->find("v.patch_embd.weight")->dtype, DType::kF32);
+}
+
+TEST(Mmproj, PositionsOfUnifiedTowersAreOneTableForEachAxis) {
+  TemporaryFolder folder("mmproj_positions");
+  const std::string hf_path = make_towers(folder, "tinykv");
+  (void)convert_to(hf_path, folder / "m.gguf", Format::kMmprojBf16);
+  const auto hf = io::open_checkpoint(hf_path);
+  const auto gguf = io::open_gguf(folder / "m.gguf");
+  const auto pairs = values_of(*hf.tensors, "model.vision_embedder.pos_embedding");  // [40, 2, 64]
+  const auto tables = values_of(*gguf, "v.position_embd.weight");                    // [2, 40, 64]
+  EXPECT_EQ(gguf->find("v.position_embd.weight")->shape, (Shape{2, 40, 64}));
+  EXPECT_EQ(tables[(1 * 40 + 7) * 64 + 5], pairs[(7 * 2 + 1) * 64 + 5]);
+  EXPECT_EQ(tables[39 * 64 + 63], pairs[39 * 2 * 64 + 63]);
+  const auto dense = values_of(*hf.tensors, "model.vision_embedder.patch_dense.weight");
+  const auto planes = values_of(*gguf, "v.patch_embd.weight");
+  EXPECT_EQ(planes[6912 + 2 * 48 * 48 + 5 * 48 + 7], dense[6912 + (5 * 48 + 7) * 3 + 2]);
+  EXPECT_EQ(values_of(*gguf, "v.patch_norm.1.bias")[48 * 48 + 1],
+            values_of(*hf.tensors, "model.vision_embedder.patch_ln1.bias")[3 + 1]);
+}
+
+std::string error_of(const std::string& source, const std::string& target, Format format) {
+  try {
+    (void)convert_to(source, target, format);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+// Rewrites an mmproj file with one change to its tensors.
+void rewrite(const std::string& from, const std::string& to,
+             const std::function<bool(io::TensorSpec&)>& keep) {
+  const auto file = io::open_gguf(from);
+  io::GgufFields fields;
+  for (const auto& [key, value] : file->metadata().entries()) fields.add_value(key, value);
+  std::vector<io::TensorSpec> specs;
+  std::vector<std::string> sources;
+  for (const io::TensorEntry& e : file->entries()) {
+    io::TensorSpec spec{e.name, e.dtype, e.shape};
+    if (!keep(spec)) continue;
+    specs.push_back(spec);
+    sources.push_back(e.name);
+  }
+  io::GgufWriter writer(to, fields, specs);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    writer.write(specs[i].name, file->view(*file->find(sources[i])).bytes());
+  }
+  writer.finish();
+}
+
+TEST(Mmproj, FilesThatDoNotFitTheirConfigAreRefused) {
+  TemporaryFolder folder("mmproj_bad");
+  (void)convert_to(make_towers(folder, "tiny"), folder / "m.gguf", Format::kMmprojBf16);
+  const auto expect = [&](const std::function<bool(io::TensorSpec&)>& keep, const char* part) {
+    rewrite(folder / "m.gguf", folder / "bad.gguf", keep);
+    const std::string error = error_of(folder / "bad.gguf", folder / "out", Format::kHfBf16);
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+    EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  };
+  expect([](io::TensorSpec& s) { return s.name != "v.blk.1.attn_q.weight"; },
+         "tensor v.blk.1.attn_q.weight: a required tensor is missing");
+  expect([](io::TensorSpec& s) { return s.name != "v.blk.1.attn_q.input_max"; },
+         "v.blk.1.attn_q.input_max");
+  expect(
+      [](io::TensorSpec& s) {
+        if (s.name == "v.blk.1.attn_q.weight") s.name = "v.blk.7.attn_q.weight";
+        return true;
+      },
+      "missing");
+  expect(
+      [](io::TensorSpec& s) {
+        if (s.name == "v.blk.1.ffn_up.weight") s.shape = {64, 96};
+        return true;
+      },
+      "another shape");
+  expect([](io::TensorSpec& s) { return s.name != "v.position_embd.weight"; },
+         "v.position_embd.weight");
+  const std::string error = error_of(folder / "m.gguf", folder / "q.gguf", Format::kGgufQ4_0);
+  EXPECT_NE(error.find("mmproj-bf16 or hf-bf16"), std::string::npos) << error;
+}
+
+TEST(Mmproj, TextOnlyCheckpointsHaveNone) {
+  TemporaryFolder folder("mmproj_text");
+  testing::HfCheckpoint c;
+  c.folder = folder / "text";
+  c.config = model::config_of_size("tiny");
+  testing::write_hf(c);
+  const std::string error = error_of(c.folder, folder / "m.gguf", Format::kMmprojBf16);
+  EXPECT_NE(error.find("no vision or audio tower"), std::string::npos) << error;
+}
+
+}  // namespace
+}  // namespace carat::convert
