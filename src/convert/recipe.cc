@@ -18,6 +18,7 @@ constexpr GgufRecipe kRecipes[] = {
     {"f16", D::kF16, D::kF16, D::kF16, D::kF16, 1},
     {"bf16", D::kBF16, D::kBF16, D::kBF16, D::kBF16, 32},
     {"q4_0", D::kQ4_0, D::kQ4_0, D::kQ6_K, D::kF16, 2},
+    {"q4_0_all", D::kQ4_0, D::kQ4_0, D::kQ4_0, D::kQ4_0, 2},
     {"q4_1", D::kQ4_1, D::kQ4_1, D::kQ6_K, D::kF16, 3},
     {"q5_0", D::kQ5_0, D::kQ5_0, D::kQ6_K, D::kF16, 8},
     {"q5_1", D::kQ5_1, D::kQ5_1, D::kQ6_K, D::kF16, 9},

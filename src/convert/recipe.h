@@ -22,9 +22,9 @@ struct GgufRecipe {
   uint32_t file_type;    // general.file_type
 };
 
-// f32, f16, bf16; q4_0, which is Google's mix; every other quantized type by its name, with the
-// embedding tables as llama.cpp stores them (Q6_K, or Q8_0 beside Q8_0) and the per-layer
-// projection F16; and q4_k_m and q5_k_m as llama.cpp makes them.
+// f32, f16, bf16; q4_0, which is Google's mix; q4_0_all, which has no other type; every other
+// quantized type by its name, with the embedding tables as llama.cpp stores them (Q6_K, or Q8_0
+// beside Q8_0) and the per-layer projection F16; and q4_k_m and q5_k_m as llama.cpp makes them.
 std::span<const GgufRecipe> gguf_recipes();
 // Throws Error naming the recipes that there are.
 const GgufRecipe& gguf_recipe(std::string_view name);
