@@ -9,8 +9,9 @@
 // dim is head_dim rounded up to 16. An int8 page stores code + 128 as a byte, in the order in which
 // a sum of products reads it; what pads dim, and places not yet written, may hold anything.
 // int8 codes: value = code * scale, scale = max|x| / 127 over the head's vector of one position,
-// code = round-half-even(x * (1 / scale)); a vector below 2^-100 has scale 0, one that is not finite
-// scale NaN, both with codes 0.
+// code = round-half-even(x * (1 / scale)); a vector below 2^-100 has scale 0, one that is not
+// finite scale NaN, both with codes 0. Models that state a scale have that one at every position
+// and codes from -128 on (ops.h, AttentionCall::k_scale).
 #pragma once
 
 #include <cstddef>
@@ -46,9 +47,7 @@ struct KvLayer {
   // of a local layer's window is nullptr and is never read.
   std::span<std::byte* const> pages;
 
-  int64_t stored_dim() const {
-    return type == KvType::kI8 ? (head_dim + 15) / 16 * 16 : head_dim;
-  }
+  int64_t stored_dim() const { return type == KvType::kI8 ? (head_dim + 15) / 16 * 16 : head_dim; }
   int64_t half_elements() const { return n_kv_heads * kKvPageTokens * stored_dim(); }
   int64_t page_bytes() const {
     const int64_t scales = type == KvType::kI8 ? 2 * n_kv_heads * kKvPageTokens * 4 : 0;

@@ -32,10 +32,6 @@ inline int plane_code(Plane plane, const std::byte* bytes, int64_t r, int c) noe
   return 0;
 }
 
-constexpr int plane_bits(Plane p) {
-  return p == Plane::kNibble ? 4 : p == Plane::kPair ? 2 : p == Plane::kByte ? 8 : 1;
-}
-
 // Columns [32 s, 32 s + 32) of a tile.
 template <TileFormat F>
 struct TileSet {

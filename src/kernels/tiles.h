@@ -17,24 +17,29 @@
 //
 // Blocks, all parts without padding (f16, i8, u8: 16 of them, row 0 first; all values as in the
 // type's file form, see quant/):
-//   Q4_0    32 columns   f16 d; kNibble                        w = d (code - 8)
-//   IQ4_NL  32           f16 d; kNibble                        w = d table[code]
-//   Q5_0    32           f16 d; kNibble, kBit                  w = d (code - 16)
-//   Q8_0    32           f16 d; kByte                          w = d code
-//   Q4_1    32           f16 d; f16 m; kNibble                 w = d code + m
-//   Q5_1    32           f16 d; f16 m; kNibble, kBit           w = d code + m
-//   Q4_K    256          f16 d; f16 dmin; 8 x (u8 sc; u8 mn; kNibble)         w = d sc code - dmin
-//   mn Q5_K    256          f16 d; f16 dmin; 8 x (u8 sc; u8 mn; kNibble, kBit)   the same IQ4_XS
-//   256          f16 d; 8 x (i8 sc; kNibble)           w = d sc table[code], sc = -32..31 Q6_K 256
-//   f16 d; 8 x (i8 sc of columns 0..15; i8 sc of 16..31; kNibble, kPair)
-//                                                              w = d sc (code - 32)
-//   Q3_K    256          f16 d; 8 x (i8 sc; i8 sc; kPair, kBit)   w = d sc (code - 4), sc = -32..31
+// clang-format off
+//   Q4_0    32 columns   f16 d; kNibble                  w = d (code - 8)
+//   IQ4_NL  32           f16 d; kNibble                  w = d table[code]
+//   Q5_0    32           f16 d; kNibble, kBit            w = d (code - 16)
+//   Q8_0    32           f16 d; kByte                    w = d code
+//   Q4_1    32           f16 d; f16 m; kNibble           w = d code + m
+//   Q5_1    32           f16 d; f16 m; kNibble, kBit     w = d code + m
+//   Q4_K    256          f16 d; f16 dmin; 8 x (u8 sc; u8 mn; kNibble)
+//                                                        w = d sc code - dmin mn
+//   Q5_K    256          f16 d; f16 dmin; 8 x (u8 sc; u8 mn; kNibble, kBit)
+//                                                        w = d sc code - dmin mn
+//   IQ4_XS  256          f16 d; 8 x (i8 sc; kNibble)     w = d sc table[code], sc = -32..31
+//   Q6_K    256          f16 d; 8 x (i8 sc of columns 0..15; i8 sc of 16..31; kNibble, kPair)
+//                                                        w = d sc (code - 32)
+//   Q3_K    256          f16 d; 8 x (i8 sc; i8 sc; kPair, kBit)
+//                                                        w = d sc (code - 4), sc = -32..31
 //   Q2_K    256          f16 d; f16 dmin; 8 x (u8 s; u8 s; kPair)
-//                                                     w = d (s & 15) code - dmin (s >> 4)
+//                                                        w = d (s & 15) code - dmin (s >> 4)
 //   channel formats (mobile): 32 columns, no block scales; at the tile's end 16 floats
-//   C2                   kPair                                 w = scale (code - 2)
-//   C4                   kNibble                               w = scale (code - 8)
-//   C8                   kByte                                 w = scale code
+//   C2                   kPair                           w = scale (code - 2)
+//   C4                   kNibble                         w = scale (code - 8)
+//   C8                   kByte                           w = scale code
+// clang-format on
 #pragma once
 
 #include <cstddef>
@@ -80,6 +85,22 @@ struct TileInfo {
   int tail_bytes;     // of a tile, after its blocks
   int offset;         // taken off a code; 0 for tables and formats with a minimum
 };
+
+constexpr int plane_bits(Plane p) {
+  switch (p) {
+    case Plane::kNibble:
+      return 4;
+    case Plane::kPair:
+      return 2;
+    case Plane::kBit:
+      return 1;
+    case Plane::kByte:
+      return 8;
+    case Plane::kNone:
+      break;
+  }
+  return 0;
+}
 
 constexpr int plane_bytes(Plane p) {
   switch (p) {

@@ -18,8 +18,14 @@ constexpr int64_t kUnitQueries = 128;
 // Partial results of a wave of segments take at most about this many floats.
 constexpr int64_t kWaveFloats = int64_t{1} << 21;
 
-void store_floats(const KernelTable& table, KvType type, const float* x, int64_t n, int64_t place,
-                  std::byte* base) {
+// scale > 0: rounded to its multiples first.
+void store_floats(const KernelTable& table, KvType type, const float* x, int64_t n, float scale,
+                  int64_t place, std::byte* base) {
+  float rounded[kMaxHeadDim];
+  if (scale > 0) {
+    table.static_round(x, n, scale, rounded);
+    x = rounded;
+  }
   switch (type) {
     case KvType::kF32:
       std::memcpy(base + place * n * 4, x, static_cast<size_t>(n) * 4);
@@ -32,11 +38,17 @@ void store_floats(const KernelTable& table, KvType type, const float* x, int64_t
   }
 }
 
-// Codes + 128 at their places of an int8 page (kv_pages.h).
-void store_codes(const KernelTable& table, const float* x, int64_t n, int64_t place,
+// Codes + 128 at their places of an int8 page (kv_pages.h). scale > 0: the codes' scale, else they
+// get one of their own.
+void store_codes(const KernelTable& table, const float* x, int64_t n, float scale, int64_t place,
                  std::byte* base, float* scales, bool is_key) {
   int8_t codes[kMaxHeadDim];
-  table.to_i8(x, n, codes, scales + place);
+  if (scale > 0) {
+    int32_t sum;
+    scales[place] = table.static_codes(x, n, scale, codes, &sum);
+  } else {
+    table.to_i8(x, n, codes, scales + place);
+  }
   for (int64_t d = 0; d < n; ++d) {
     base[is_key ? k_code_at(d, place) : v_code_at(d, place)] =
         static_cast<std::byte>(codes[d] + 128);
@@ -86,11 +98,11 @@ void CpuOps::store_kv(const CpuValue& k, const CpuValue& v, const AttentionCall&
         const PageHead p = page_head(cache, page, h);
         const float *key = k.data + t * k.cols + h * dim, *value = v.data + t * k.cols + h * dim;
         if (cache.type == KvType::kI8) {
-          store_codes(table_, key, dim, place, p.k, p.k_scale, true);
-          store_codes(table_, value, dim, place, p.v, p.v_scale, false);
+          store_codes(table_, key, dim, call.k_scale, place, p.k, p.k_scale, true);
+          store_codes(table_, value, dim, call.v_scale, place, p.v, p.v_scale, false);
         } else {
-          store_floats(table_, cache.type, key, dim, place, p.k);
-          store_floats(table_, cache.type, value, dim, place, p.v);
+          store_floats(table_, cache.type, key, dim, call.k_scale, place, p.k);
+          store_floats(table_, cache.type, value, dim, call.v_scale, place, p.v);
         }
       }
     }
@@ -278,6 +290,7 @@ void CpuOps::attend_split(const CpuValue& q, CpuValue& out, const AttentionCall&
 
 Value CpuOps::attention(const Value& q, const Value& k, const Value& v, const AttentionCall& call) {
   CHECK(call.n_kv_heads > 0 && call.n_heads % call.n_kv_heads == 0);
+  CHECK(call.head_dim > 0 && call.head_dim <= kMaxHeadDim);
   CHECK(q->cols == call.n_heads * call.head_dim);
   CHECK(q->rows == static_cast<int64_t>(call.q_rows.size()));
   CHECK((k == nullptr) == (v == nullptr));

@@ -341,7 +341,6 @@ void CpuOps::CodeAttention::by_segments() {
 }
 
 void CpuOps::attend_codes(const CpuValue& q, CpuValue& out, const AttentionCall& call) {
-  CHECK(call.head_dim <= kMaxHeadDim);
   CodeAttention attention(*this, q, out, call);
   if (split_segments()) {
     attention.by_segments();

@@ -16,6 +16,12 @@ void copy_row(const QuantizedRows& from, int64_t row, const QuantizedRows& to, i
   std::copy_n(a.scaled_sums, blocks, b.scaled_sums);
 }
 
+void copy_row(const StaticRows& from, int64_t row, const StaticRows& to, int64_t to_row) {
+  std::copy_n(from.codes + row * from.cols, from.cols, to.codes + to_row * to.cols);
+  to.scales[to_row] = from.scales[row];
+  to.sums[to_row] = from.sums[row];
+}
+
 }  // namespace
 
 Route CpuOps::route(const Value& logits, const Weight& expert_scale, int64_t top_k) {
@@ -87,28 +93,29 @@ void CpuOps::spread_experts(const ExpertWork& work, int64_t rows, int64_t unit, 
 }
 
 // The rows of x gathered by expert, so that every product sees consecutive rows.
-CpuOps::Operand CpuOps::gather(const Operand& x, const ExpertWork& work, PooledRows& quantized,
-                               Value& floats) {
-  Operand in;
-  const int64_t n = work.n_pairs();
+void CpuOps::gather(const Operand& x, const ExpertWork& work, PooledOperand& in) {
+  const int64_t n = work.n_pairs(), cols = x.floats.stride;
+  Operand& to = in.operand;
   if (x.quantized.codes) {
-    quantized.rows = take_quantized(n, x.quantized.cols);
-    in.quantized = quantized.rows;
+    to.quantized = take_quantized(n, x.quantized.cols);
+  } else if (x.codes.codes) {
+    to.codes = take_static(n, x.codes.cols);
   } else {
-    floats = make(n, x.floats.stride);
-    in.floats = {cpu(floats).data, x.floats.stride, n};
+    in.floats = make(n, cols);
+    to.floats = {cpu(in.floats).data, cols, n};
   }
-  spread(n, 1, in.quantized.cols + in.floats.stride, [&](int64_t begin, int64_t end, int) {
+  spread(n, 1, x.quantized.cols + x.codes.cols + cols, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = work.token_of(i);
       if (x.quantized.codes) {
-        copy_row(x.quantized, work.token_of(i), in.quantized, i);
+        copy_row(x.quantized, row, to.quantized, i);
+      } else if (x.codes.codes) {
+        copy_row(x.codes, row, to.codes, i);
       } else {
-        const int64_t cols = x.floats.stride;
-        std::copy_n(x.floats.data + work.token_of(i) * cols, cols, cpu(floats).data + i * cols);
+        std::copy_n(x.floats.data + row * cols, cols, cpu(in.floats).data + i * cols);
       }
     }
   });
-  return in;
 }
 
 // geglu(gate_e x, up_e x) of all pairs.
@@ -124,8 +131,8 @@ Value CpuOps::expert_hidden(const Operand& in, const ExpertWork& work, const Wei
         const int64_t first = work.begin[i], n = work.begin[i + 1] - first;
         const Operand x = in.rows(first, n);
         const int64_t e = work.experts[i], at = first * ffn;
-        multiply(gate_up, e, rows, x, {g + at + rows.begin, ffn}, thread);
-        multiply(gate_up, e, {ffn + rows.begin, ffn + rows.end}, x, {u + at + rows.begin, ffn},
+        multiply(gate_up, e, rows, x, n, {g + at + rows.begin, ffn}, thread);
+        multiply(gate_up, e, {ffn + rows.begin, ffn + rows.end}, x, n, {u + at + rows.begin, ffn},
                  thread);
         activate(g + at, u + at, n, ffn, rows, q.codes ? row_range(q, first, n) : QuantizedRows{});
       });
@@ -138,17 +145,16 @@ Value CpuOps::run_experts(const Operand& x, const ExpertWork& work, const Weight
   const int64_t dim = down.rows;
   Value hidden;
   {
-    PooledRows quantized(*this);
-    Value floats;
-    hidden =
-        expert_hidden(gather(x, work, quantized, floats), work, gate_up, is_quantized(down.dtype));
+    PooledOperand in(*this);
+    gather(x, work, in);
+    hidden = expert_hidden(in.operand, work, gate_up, down.tiles() && !is_static(down));
   }
   const Operand in = operand_for(down, cpu(hidden));
   Value out = make(work.n_pairs(), dim);
   float* y = cpu(out).data;
   spread_experts(work, dim, kTileRows, down.cols, [&](size_t i, RowSpan rows, int thread) {
     const int64_t first = work.begin[i], n = work.begin[i + 1] - first;
-    multiply(down, work.experts[i], rows, in.rows(first, n), {y + first * dim + rows.begin, dim},
+    multiply(down, work.experts[i], rows, in.rows(first, n), n, {y + first * dim + rows.begin, dim},
              thread);
   });
   return out;

@@ -9,6 +9,8 @@ namespace {
 
 // Of quantized activations, per 32 elements.
 constexpr int64_t kQuantizedBytes = 48;
+// Of static codes, per row, beside the codes.
+constexpr int64_t kStaticBytes = 8;
 
 // Tiles of a row-major matrix that are packed before they are multiplied: enough for the kernels'
 // streams, few enough to stay in the cache.
@@ -53,18 +55,58 @@ void CpuOps::quantize(const float* rows, const QuantizedRows& q) {
   });
 }
 
+// One block: codes, then scales, then sums.
+StaticRows CpuOps::take_static(int64_t n, int64_t cols) {
+  CHECK(cols % kActivationBlock == 0 && cols <= kStaticCols);
+  auto* base = static_cast<std::byte*>(buffers_.take(n * (cols + kStaticBytes)));
+  StaticRows x{.n = n, .cols = cols};
+  x.codes = reinterpret_cast<int8_t*>(base);
+  x.scales = reinterpret_cast<float*>(base + n * cols);
+  x.sums = reinterpret_cast<int32_t*>(base + n * (cols + 4));
+  return x;
+}
+
+void CpuOps::give_static(StaticRows& x) noexcept {
+  buffers_.give(x.codes, x.n * (x.cols + kStaticBytes));
+  x = {};
+}
+
+const StaticRows& CpuOps::static_codes_of(CpuValue& x, float scale) {
+  for (const StaticCopy& copy : x.static_codes) {
+    if (copy.scale == scale) return copy.rows;
+  }
+  StaticCopy& copy = x.static_codes.emplace_back();
+  copy.scale = scale;
+  copy.rows = take_static(x.rows, x.cols);
+  const StaticRows rows = copy.rows;
+  spread(x.rows, 1, x.cols * 2, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      rows.scales[t] = table_.static_codes(x.data + t * x.cols, x.cols, scale,
+                                           rows.codes + t * x.cols, rows.sums + t);
+    }
+  });
+  return copy.rows;
+}
+
 void CpuOps::reserve_for(const Weight& w) {
-  if (!is_quantized(w.dtype)) {
+  if (!w.tiles()) {
+    CHECK(w.dtype == DType::kF32 || w.dtype == DType::kF16 || w.dtype == DType::kBF16);
     reserve_scratch(kFloatPanelRows * w.cols);
   } else if (w.layout == Layout::kRows) {
+    CHECK(w.scales.empty());  // codes are multiplied in tiles only
     reserve_scratch(ceil_div(kPackedTiles * w.tile_size(), 4));
   }
 }
 
 CpuOps::Operand CpuOps::operand_for(const Weight& w, CpuValue& x) {
   reserve_for(w);
+  const std::optional<TileFormat> format = w.tiles();
+  CHECK(!is_static(w) || (format && is_channel(*format)));
   Operand operand;
-  if (is_quantized(w.dtype)) {
+  if (is_static(w)) {
+    quantizes_ahead_ = false;
+    operand.codes = static_codes_of(x, w.input_scale);
+  } else if (format) {
     if (!x.quantized.codes) {
       x.quantized = take_quantized(x.rows, x.cols);
       quantize(x.data, x.quantized);
@@ -76,43 +118,60 @@ CpuOps::Operand CpuOps::operand_for(const Weight& w, CpuValue& x) {
   return operand;
 }
 
-void CpuOps::multiply(const Weight& w, int64_t matrix, RowSpan rows, const Operand& x,
-                      const LinearOutput& y, int thread) noexcept {
-  const std::byte* data = w.data + matrix * w.matrix_size();
-  if (!is_quantized(w.dtype)) {
-    const int64_t size = w.row_size();
-    const WeightRows part = {data + rows.begin * size, size, rows.size(), w.cols};
-    const FloatLinear kernel = w.dtype == DType::kF32   ? table_.linear_f32
-                               : w.dtype == DType::kF16 ? table_.linear_f16
-                                                        : table_.linear_bf16;
-    return kernel(part, x.floats, y, scratch(thread));
-  }
-  const TileLinear kernel = table_.linear_tiles[static_cast<int>(*tile_format(w.dtype))];
-  const int64_t tile_size = w.tile_size();
-  if (w.layout == Layout::kTiles) {
-    const std::byte* first = data + rows.begin / kTileRows * tile_size;
-    return kernel({first, tile_size, rows.size(), w.cols}, x.quantized, y);
-  }
-  const int64_t row_size = w.row_size();
+// Rows of a quantized matrix as they lie in the file, a few tiles at a time.
+void CpuOps::multiply_rows(const Weight& w, const std::byte* matrix, RowSpan rows, const Operand& x,
+                           const LinearOutput& y, int thread) noexcept {
+  const TileLinear kernel = table_.linear_tiles[static_cast<int>(*w.tiles())];
+  const int64_t tile_size = w.tile_size(), row_size = w.row_size();
   auto* tiles = reinterpret_cast<std::byte*>(scratch(thread));
   for (int64_t begin = rows.begin; begin < rows.end; begin += kPackedTiles * kTileRows) {
     const int64_t n = std::min(kPackedTiles * kTileRows, rows.end - begin);
     for (int64_t r = 0; r < n; r += kTileRows) {
-      pack_tile(w.dtype, data + (begin + r) * row_size, std::min(kTileRows, n - r), w.cols,
+      pack_tile(w.dtype, matrix + (begin + r) * row_size, std::min(kTileRows, n - r), w.cols,
                 tiles + r / kTileRows * tile_size);
     }
     kernel({tiles, tile_size, n, w.cols}, x.quantized, {y.data + (begin - rows.begin), y.stride});
   }
 }
 
+void CpuOps::multiply(const Weight& w, int64_t matrix, RowSpan rows, const Operand& x, int64_t n,
+                      const LinearOutput& y, int thread) noexcept {
+  const std::byte* data = w.data + matrix * w.matrix_size();
+  const std::optional<TileFormat> format = w.tiles();
+  if (!format) {
+    const int64_t size = w.row_size();
+    const WeightRows part = {data + rows.begin * size, size, rows.size(), w.cols};
+    const FloatLinear kernel = w.dtype == DType::kF32   ? table_.linear_f32
+                               : w.dtype == DType::kF16 ? table_.linear_f16
+                                                        : table_.linear_bf16;
+    kernel(part, x.floats, y, scratch(thread));
+  } else if (w.layout == Layout::kRows) {
+    multiply_rows(w, data, rows, x, y, thread);
+  } else {
+    const int64_t size = w.tile_size();
+    const TileRows part = {data + rows.begin / kTileRows * size, size, rows.size(), w.cols};
+    if (x.codes.codes) {
+      table_.linear_channel[static_cast<int>(*format) - static_cast<int>(TileFormat::kC2)](
+          part, x.codes, y);
+    } else {
+      table_.linear_tiles[static_cast<int>(*format)](part, x.quantized, y);
+    }
+  }
+  for (int64_t t = 0; w.output_scale > 0 && t < n; ++t) {
+    float* row = y.data + t * y.stride;
+    table_.static_round(row, rows.size(), w.output_scale, row);
+  }
+}
+
 Value CpuOps::linear(const Value& x, const Weight& w) {
   CHECK(w.data && w.count == 1 && x->cols == w.cols);
-  Value y = make(x->rows, w.rows);
-  if (x->rows == 0) return y;
+  const int64_t n = x->rows;
+  Value y = make(n, w.rows);
+  if (n == 0) return y;
   const Operand operand = operand_for(w, cpu(x));
   float* out = cpu(y).data;
-  spread_rows(w.rows, kTileRows, w.cols, x->rows, [&](RowSpan rows, int thread) {
-    multiply(w, 0, rows, operand, {out + rows.begin, w.rows}, thread);
+  spread_rows(w.rows, kTileRows, w.cols, n, [&](RowSpan rows, int thread) {
+    multiply(w, 0, rows, operand, n, {out + rows.begin, w.rows}, thread);
   });
   return y;
 }
@@ -135,15 +194,17 @@ Value CpuOps::gated(const Value& x, const Weight& gate, const Weight& up) {
   Value y = make(n, width);
   if (n == 0) return y;
   Value hidden = make(n, width);
-  // One of each kind if the two types differ; a shared cache if not.
+  // One of each kind if the two differ; a shared cache if not.
   const Operand gate_operand = operand_for(gate, cpu(x));
   const Operand up_operand = operand_for(up, cpu(x));
   QuantizedRows& q = cpu(y).quantized;
-  if (is_quantized(gate.dtype) && width % kActivationBlock == 0) q = take_quantized(n, width);
+  if (quantizes_ahead_ && gate.tiles() && width % kActivationBlock == 0) {
+    q = take_quantized(n, width);
+  }
   float *g = cpu(y).data, *u = cpu(hidden).data;
   spread_rows(width, kActivationBlock, 2 * gate.cols, n, [&](RowSpan rows, int thread) {
-    multiply(gate, 0, rows, gate_operand, {g + rows.begin, width}, thread);
-    multiply(up, 0, rows, up_operand, {u + rows.begin, width}, thread);
+    multiply(gate, 0, rows, gate_operand, n, {g + rows.begin, width}, thread);
+    multiply(up, 0, rows, up_operand, n, {u + rows.begin, width}, thread);
     activate(g, u, n, width, rows, q);
   });
   return y;

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/cpu_ops_impl.h"
 #include "kernels/scalar/rope.h"
+#include "quant/coded_rows.h"
 #include "quant/scheme.h"
 
 namespace carat::kernels {
@@ -20,14 +21,39 @@ bool is_aligned_float(const std::byte* p) {
   return reinterpret_cast<uintptr_t>(p) % alignof(float) == 0;
 }
 
+// The scales that belong to columns [col_begin, col_begin + cols) of a row of codes.
+class RowScales {
+ public:
+  RowScales(const CodeScales& scales, int64_t row_cols, int64_t col_begin, int64_t cols)
+      : scales_(scales) {
+    if (scales.empty()) return;
+    row_size_ = row_bytes(scales.dtype, ceil_div(row_cols, scales.columns));
+    skip_ = row_bytes(scales.dtype, col_begin / scales.columns);
+    n_ = ceil_div(cols, scales.columns);
+  }
+  // Of memory for read(): the scales, then their bytes.
+  int64_t scratch_floats() const { return 2 * n_; }
+  // Fills out[0, n).
+  void read(int64_t row, float* out) const {
+    auto* bytes = reinterpret_cast<std::byte*>(out + n_);
+    const auto size = static_cast<size_t>(row_bytes(scales_.dtype, n_));
+    scales_.file->read(scales_.offset + row * row_size_ + skip_, {bytes, size});
+    quant::decode_row(scales_.dtype, bytes, out, n_);
+  }
+
+ private:
+  const CodeScales& scales_;
+  int64_t row_size_ = 0, skip_ = 0, n_ = 0;
+};
+
 }  // namespace
 
 CpuOps::CpuOps(ThreadPool& pool, const KernelTable& table)
-    : pool_(pool), table_(table), scratch_(static_cast<size_t>(pool.size()), nullptr) {}
+    : pool_(pool), table_(table), scratch_(static_cast<size_t>(pool.size())) {}
 
 CpuOps::~CpuOps() {
   CHECK(live_values_ == 0);
-  for (float* s : scratch_) buffers_.give(s, scratch_floats_ * 4);
+  for (const Scratch& s : scratch_) buffers_.give(s.data, s.floats * 4);
 }
 
 Value CpuOps::make(int64_t rows, int64_t cols) {
@@ -37,22 +63,23 @@ Value CpuOps::make(int64_t rows, int64_t cols) {
 }
 
 void CpuOps::reserve_scratch(int64_t floats_per_thread) {
-  if (floats_per_thread <= scratch_floats_) return;
-  for (float*& s : scratch_) {
-    buffers_.give(s, scratch_floats_ * 4);
-    s = nullptr;
+  for (Scratch& s : scratch_) {
+    if (floats_per_thread <= s.floats) continue;
+    buffers_.give(s.data, s.floats * 4);
+    s = {};  // the memory may be refused
+    s.data = static_cast<float*>(buffers_.take(floats_per_thread * 4));
+    s.floats = floats_per_thread;
   }
-  scratch_floats_ = floats_per_thread;
-  for (float*& s : scratch_) s = static_cast<float*>(buffers_.take(scratch_floats_ * 4));
 }
 
-float* CpuOps::scratch(int thread) noexcept { return scratch_[static_cast<size_t>(thread)]; }
+float* CpuOps::scratch(int thread) noexcept { return scratch_[static_cast<size_t>(thread)].data; }
 
 std::span<const float> CpuOps::view(const Value& x) const {
   return {cpu(x).data, static_cast<size_t>(cpu(x).size())};
 }
 
 const float* CpuOps::floats_of(const Weight& w) {
+  CHECK(w.scales.empty());
   const int64_t n = w.count * w.rows * w.cols;
   if (w.data && w.dtype == DType::kF32 && is_aligned_float(w.data)) {
     return reinterpret_cast<const float*>(w.data);
@@ -88,15 +115,18 @@ void CpuOps::read(const Value& x, std::span<float> out) {
 Value CpuOps::embed(const Weight& table, std::span<const int32_t> ids, int64_t col_begin,
                     int64_t cols, float scale) {
   const DTypeInfo& type = info(table.dtype);
+  const bool coded = !table.scales.empty();
   CHECK(col_begin >= 0 && cols >= 0 && col_begin + cols <= table.cols);
   CHECK(col_begin % type.block_elements == 0 && cols % type.block_elements == 0);
-  CHECK(table.file || (table.data && table.layout == Layout::kRows));
+  CHECK(table.file || (table.data && table.layout == Layout::kRows && !coded));
+  CHECK(!coded || (table.scales.file && col_begin % table.scales.columns == 0));
   const int64_t n = static_cast<int64_t>(ids.size());
   for (int32_t id : ids) CHECK(id >= 0 && id < table.rows);
   Value y = make(n, cols);
   const int64_t skip = row_bytes(table.dtype, col_begin), length = row_bytes(table.dtype, cols);
-  const bool mapped = table.data && table.layout == Layout::kRows;
-  if (!mapped) reserve_scratch(ceil_div(length, 4));
+  const bool mapped = table.data && table.layout == Layout::kRows && !coded;
+  const RowScales scales(table.scales, table.cols, col_begin, cols);
+  if (!mapped) reserve_scratch(ceil_div(length, 4) + scales.scratch_floats());
   float* out = cpu(y).data;
   spread(n, 1, cols * 8 + 4096, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t t = begin; t < end; ++t) {
@@ -109,7 +139,14 @@ Value CpuOps::embed(const Weight& table, std::span<const int32_t> ids, int64_t c
         table.file->read(table.file_offset + at, {bytes, static_cast<size_t>(length)});
         row = bytes;
       }
-      quant::decode_row(table.dtype, row, out + t * cols, cols);
+      if (coded) {
+        float* values = scratch(thread) + ceil_div(length, 4);
+        scales.read(ids[static_cast<size_t>(t)], values);
+        quant::decode_coded_row(table.dtype, row, values, table.scales.columns, cols,
+                                out + t * cols);
+      } else {
+        quant::decode_row(table.dtype, row, out + t * cols, cols);
+      }
       table_.scale(out + t * cols, cols, scale, out + t * cols);
     }
   });
@@ -138,7 +175,7 @@ Value CpuOps::rms_norm(const Value& x, const Weight* w, int64_t group, float eps
   // What normalizes whole rows is mostly the left side of a product next: rounded here, it needs no
   // pass and no wait of its own.
   QuantizedRows& q = cpu(y).quantized;
-  if (group == x->cols && group % kActivationBlock == 0 && x->rows > 0) {
+  if (quantizes_ahead_ && group == x->cols && group % kActivationBlock == 0 && x->rows > 0) {
     q = take_quantized(x->rows, group);
   }
   spread(cpu(x).size() / group, 1, group * 2 * kElementCost, [&](int64_t begin, int64_t end, int) {

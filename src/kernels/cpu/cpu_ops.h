@@ -87,17 +87,23 @@ class CpuOps final : public Ops {
   QuantizedRows take_quantized(int64_t n, int64_t cols);
   void give_quantized(QuantizedRows& q) noexcept;
   void quantize(const float* rows, const QuantizedRows& q);
+  StaticRows take_static(int64_t n, int64_t cols);
+  void give_static(StaticRows& x) noexcept;
+  // The value's codes of this scale, made when first asked for.
+  const StaticRows& static_codes_of(CpuValue& x, float scale);
   // Scratch for products with w; called before threads start.
   void reserve_for(const Weight& w);
   Operand operand_for(const Weight& w, CpuValue& x);
-  // Some rows of a matrix, begin a multiple of kTileRows if it lies in tiles; y is that of the
-  // first of them.
-  void multiply(const Weight& w, int64_t matrix, RowSpan rows, const Operand& x,
+  // Some rows of a matrix, begin a multiple of kTileRows if it lies in tiles, for n tokens; y is
+  // that of the first of them. Results are rounded if the matrix asks for it.
+  void multiply(const Weight& w, int64_t matrix, RowSpan rows, const Operand& x, int64_t n,
                 const LinearOutput& y, int thread) noexcept;
+  void multiply_rows(const Weight& w, const std::byte* matrix, RowSpan rows, const Operand& x,
+                     const LinearOutput& y, int thread) noexcept;
   // Columns `rows` of gate = geglu(gate, up), both [n, width], rounded into q if it has memory.
   void activate(float* gate, const float* up, int64_t n, int64_t width, RowSpan rows,
                 const QuantizedRows& q) noexcept;
-  // Floats that every thread may use at once: scratch(thread)[0, n).
+  // Floats that every thread may use at once: scratch(thread)[0, n). What was there is lost.
   void reserve_scratch(int64_t floats_per_thread);
   float* scratch(int thread) noexcept;
 
@@ -113,10 +119,10 @@ class CpuOps final : public Ops {
                           float* panel) const noexcept;
 
   struct ExpertWork;
-  struct PooledRows;
+  struct PooledOperand;
   template <class F>
   void spread_experts(const ExpertWork& work, int64_t rows, int64_t unit, int64_t cost, F&& f);
-  Operand gather(const Operand& x, const ExpertWork& work, PooledRows& quantized, Value& floats);
+  void gather(const Operand& x, const ExpertWork& work, PooledOperand& in);
   Value expert_hidden(const Operand& in, const ExpertWork& work, const Weight& gate_up,
                       bool quantized);
   Value run_experts(const Operand& x, const ExpertWork& work, const Weight& gate_up,
@@ -129,8 +135,14 @@ class CpuOps final : public Ops {
   BufferPool buffers_;
   int64_t live_values_ = 0;
   std::vector<float> params_;
-  std::vector<float*> scratch_;  // one per thread
-  int64_t scratch_floats_ = 0;
+  struct Scratch {
+    float* data = nullptr;
+    int64_t floats = 0;
+  };
+  std::vector<Scratch> scratch_;  // one per thread
+  // Whether values are rounded per 32 elements before a product asks for it: what a model whose
+  // activations have static scales would do in vain. Results are the same.
+  bool quantizes_ahead_ = true;
   std::vector<std::unique_ptr<RopeTurns>> turns_;  // most recently used first
   std::vector<AttentionUnit> units_;
 };

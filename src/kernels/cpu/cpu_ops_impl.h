@@ -13,11 +13,18 @@ namespace carat::kernels {
 // Work below this many multiply-adds is not worth waking another thread for.
 inline constexpr int64_t kSmallWork = int64_t{1} << 16;
 
+// A value's static codes of one scale.
+struct StaticCopy {
+  float scale = 0;
+  StaticRows rows;
+};
+
 struct CpuValue final : ValueBase {
   CpuOps* ops = nullptr;
   float* data = nullptr;  // [rows, cols]
-  QuantizedRows
-      quantized;  // made when first multiplied by a quantized matrix; codes null till then
+  // Made when first multiplied by a matrix that asks for them; codes null till then.
+  QuantizedRows quantized;
+  std::vector<StaticCopy> static_codes;  // one for each scale asked for
 
   CpuValue(CpuOps* owner, int64_t n_rows, int64_t n_cols) : ops(owner) {
     rows = n_rows;
@@ -28,6 +35,7 @@ struct CpuValue final : ValueBase {
   ~CpuValue() override {
     ops->buffers_.give(data, bytes());
     if (quantized.codes) ops->give_quantized(quantized);
+    for (StaticCopy& copy : static_codes) ops->give_static(copy.rows);
     --ops->live_values_;
   }
   int64_t bytes() const { return rows * cols * static_cast<int64_t>(sizeof(float)); }
@@ -36,7 +44,11 @@ struct CpuValue final : ValueBase {
 
 inline CpuValue& cpu(const Value& x) { return static_cast<CpuValue&>(*x); }
 
-inline bool is_quantized(DType dtype) { return info(dtype).block_elements > 1; }
+// Whether products with w round their input with the scale that the checkpoint states.
+inline bool is_static(const Weight& w) { return w.input_scale > 0; }
+inline bool is_channel(TileFormat f) {
+  return f == TileFormat::kC2 || f == TileFormat::kC4 || f == TileFormat::kC8;
+}
 
 // Rows [begin, begin + n) of q.
 inline QuantizedRows row_range(const QuantizedRows& q, int64_t begin, int64_t n) {
@@ -50,6 +62,10 @@ inline QuantizedRows row_range(const QuantizedRows& q, int64_t begin, int64_t n)
           q.scaled_sums + begin * blocks};
 }
 
+inline StaticRows row_range(const StaticRows& x, int64_t begin, int64_t n) {
+  return {n, x.cols, x.codes + begin * x.cols, x.scales + begin, x.sums + begin};
+}
+
 // Rows of a matrix.
 struct CpuOps::RowSpan {
   int64_t begin = 0;
@@ -57,28 +73,32 @@ struct CpuOps::RowSpan {
   int64_t size() const { return end - begin; }
 };
 
-// The left side of a matrix product in the form that the matrix's type asks for; the other is null.
+// The left side of a matrix product in the form that the matrix asks for; the others are null.
 struct CpuOps::Operand {
   QuantizedRows quantized;
+  StaticRows codes;
   FloatRows floats;
 
   Operand rows(int64_t begin, int64_t n) const {
-    if (quantized.codes) return {row_range(quantized, begin, n), {}};
-    return {{}, {floats.data + begin * floats.stride, floats.stride, n}};
+    if (quantized.codes) return {row_range(quantized, begin, n), {}, {}};
+    if (codes.codes) return {{}, row_range(codes, begin, n), {}};
+    return {{}, {}, {floats.data + begin * floats.stride, floats.stride, n}};
   }
 };
 
-// Quantized activations that belong to no value.
-struct CpuOps::PooledRows {
+// An operand whose memory belongs to no value.
+struct CpuOps::PooledOperand {
   CpuOps& ops;
-  QuantizedRows rows;
+  Operand operand;
+  Value floats;
 
-  explicit PooledRows(CpuOps& o) : ops(o) {}
-  ~PooledRows() {
-    if (rows.codes) ops.give_quantized(rows);
+  explicit PooledOperand(CpuOps& o) : ops(o) {}
+  ~PooledOperand() {
+    if (operand.quantized.codes) ops.give_quantized(operand.quantized);
+    ops.give_static(operand.codes);
   }
-  PooledRows(const PooledRows&) = delete;
-  PooledRows& operator=(const PooledRows&) = delete;
+  PooledOperand(const PooledOperand&) = delete;
+  PooledOperand& operator=(const PooledOperand&) = delete;
 };
 
 // cos and sin of a set of positions.

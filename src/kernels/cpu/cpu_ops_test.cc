@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <new>
 #include <string>
 
 #include "base/file.h"
@@ -19,14 +20,10 @@ namespace {
 using test::Floats;
 using test::normal;
 using test::OwnedWeight;
+using test::values_of;
 
 constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
                             DType::kQ4_0, DType::kQ8_0, DType::kQ6_K};
-
-Floats values_of(const CpuOps& ops, const Value& x) {
-  const auto v = ops.view(x);
-  return {v.begin(), v.end()};
-}
 
 class CpuOpsTest : public testing::Test {
  protected:
@@ -185,6 +182,22 @@ TEST_F(CpuOpsTest, EmbedOfATruncatedFileThrows) {
   EXPECT_ANY_THROW((void)ops_.embed(table, ids, 0, 64, 1.0f));
   // The value under way is gone, or the destructor of CpuOps would complain.
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they end the program
+TEST_F(CpuOpsTest, RefusedMemoryLeavesItUsable) {
+  const OwnedWeight rows(rng_, DType::kQ4_0, 1, 2, 64);
+  const auto file = memory_file("table", rows.bytes);
+  Weight table = rows;
+  table.data = nullptr;
+  table.file = file.get();
+  Weight huge = table;
+  huge.cols = int64_t{1} << 55;
+  EXPECT_THROW((void)ops_.embed(huge, {}, 0, huge.cols, 1.0f), std::bad_alloc);
+  const std::vector<int32_t> ids = {1};
+  EXPECT_EQ(values_of(ops_, ops_.embed(table, ids, 0, 64, 1.0f)),
+            Floats(rows.values.begin() + 64, rows.values.end()));
+}
+#endif
 
 TEST_F(CpuOpsTest, TakeRowsCopiesRows) {
   const Value x = random(4, 3);

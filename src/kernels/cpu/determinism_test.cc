@@ -15,37 +15,13 @@ namespace carat::kernels {
 namespace {
 
 using test::consecutive_rows;
+using test::expect_same_everywhere;
 using test::Floats;
 using test::normal;
 using test::OwnedCache;
 using test::OwnedWeight;
 using test::PackedWeight;
-
-Floats values_of(const CpuOps& ops, const Value& x) {
-  const auto v = ops.view(x);
-  return {v.begin(), v.end()};
-}
-
-// f on every table with 1 to 4 threads: all results have the bits of the scalar table on one.
-void expect_same_everywhere(const std::string& what, const std::function<Floats(CpuOps&)>& f) {
-  Floats want;
-  {
-    ThreadPool pool(1);
-    CpuOps ops(pool, generic_kernels());
-    want = f(ops);
-  }
-  ASSERT_FALSE(want.empty());
-  for (const KernelTable* table : supported_kernels()) {
-    for (int threads = 1; threads <= 4; ++threads) {
-      ThreadPool pool(threads);
-      CpuOps ops(pool, *table);
-      const Floats got = f(ops);
-      ASSERT_EQ(first_bit_difference(got, want), -1)
-          << what << ", " << table->isa << ", " << threads
-          << " threads: " << to_string(compare(got, want));
-    }
-  }
-}
+using test::values_of;
 
 constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
                             DType::kQ4_0, DType::kQ8_0, DType::kQ6_K};

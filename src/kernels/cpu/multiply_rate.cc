@@ -9,9 +9,6 @@
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
-#if defined(__linux__)
-#include <sys/auxv.h>
-#endif
 #endif
 
 namespace carat::kernels {
@@ -68,26 +65,6 @@ __attribute__((target("avx2"))) int64_t loop_avx_vnni(int64_t steps, int32_t* si
   return steps * kChains * 32;
 }
 
-__attribute__((target("avx512f,avx512bw"))) int64_t loop_avx512(int64_t steps, int32_t* sink) {
-  __m512i acc[kChains];
-  const __m512i w = _mm512_set1_epi32((*sink & 7) * 0x01010101);
-  const __m512i x = _mm512_set1_epi32((*sink & 3) * 0x01010101);
-  CARAT_UNROLL_CHAINS
-  for (int i = 0; i < kChains; ++i) acc[i] = _mm512_set1_epi32(i);
-  for (int64_t s = 0; s < steps; ++s) {
-    CARAT_UNROLL_CHAINS
-    for (int i = 0; i < kChains; ++i) {
-      __m512i product;
-      __asm__ volatile("vpmaddubsw %2, %1, %0" : "=v"(product) : "v"(w), "v"(x));
-      acc[i] = _mm512_add_epi16(acc[i], product);
-    }
-  }
-  CARAT_UNROLL_CHAINS
-  for (int i = 1; i < kChains; ++i) acc[0] = _mm512_add_epi16(acc[0], acc[i]);
-  *sink = _mm512_reduce_add_epi32(acc[0]);
-  return steps * kChains * 64;
-}
-
 __attribute__((target("avx512f,avx512vnni"))) int64_t loop_avx512_vnni(int64_t steps,
                                                                        int32_t* sink) {
   __m512i acc[kChains];
@@ -109,26 +86,6 @@ __attribute__((target("avx512f,avx512vnni"))) int64_t loop_avx512_vnni(int64_t s
 
 #elif defined(__aarch64__)
 
-int64_t loop_neon(int64_t steps, int32_t* sink) {
-  int32x4_t acc[kChains];
-  const int8x8_t w = vdup_n_s8(static_cast<int8_t>(*sink & 7));
-  const int8x8_t x = vdup_n_s8(static_cast<int8_t>(*sink & 3));
-  CARAT_UNROLL_CHAINS
-  for (int i = 0; i < kChains; ++i) acc[i] = vdupq_n_s32(i);
-  for (int64_t s = 0; s < steps; ++s) {
-    CARAT_UNROLL_CHAINS
-    for (int i = 0; i < kChains; ++i) {
-      int16x8_t product;
-      __asm__ volatile("smull %0.8h, %1.8b, %2.8b" : "=w"(product) : "w"(w), "w"(x));
-      acc[i] = vpadalq_s16(acc[i], product);
-    }
-  }
-  CARAT_UNROLL_CHAINS
-  for (int i = 1; i < kChains; ++i) acc[0] = vaddq_s32(acc[0], acc[i]);
-  *sink = vaddvq_s32(acc[0]);
-  return steps * kChains * 8;
-}
-
 __attribute__((target("arch=armv8.2-a+dotprod"))) int64_t loop_neon_dot(int64_t steps,
                                                                         int32_t* sink) {
   int32x4_t acc[kChains];
@@ -146,15 +103,6 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) int64_t loop_neon_dot(int64_t 
   for (int i = 1; i < kChains; ++i) acc[0] = vaddq_s32(acc[0], acc[i]);
   *sink = vaddvq_s32(acc[0]);
   return steps * kChains * 16;
-}
-
-bool has_dot_product() {
-#if defined(__linux__)
-  constexpr unsigned long kHwcapAsimdDp = 1ul << 20;
-  return (getauxval(AT_HWCAP) & kHwcapAsimdDp) != 0;
-#else
-  return true;  // every Apple processor of this kind
-#endif
 }
 
 #endif
@@ -184,13 +132,11 @@ int64_t loop_portable(int64_t steps, int32_t* sink) {
 
 MultiplyLoop loop_of(std::string_view isa) {
 #if defined(__x86_64__)
-  if (isa.starts_with("avx512")) {
-    return __builtin_cpu_supports("avx512vnni") ? loop_avx512_vnni : loop_avx512;
-  }
+  if (isa.starts_with("avx512")) return loop_avx512_vnni;
   if (isa.find("vnni") != std::string_view::npos) return loop_avx_vnni;
   if (isa.starts_with("avx2")) return loop_avx2;
 #elif defined(__aarch64__)
-  if (isa.starts_with("neon")) return has_dot_product() ? loop_neon_dot : loop_neon;
+  if (isa.starts_with("neon")) return loop_neon_dot;
 #endif
   return loop_portable;
 }

@@ -9,10 +9,10 @@ namespace carat::kernels {
 
 // Multiply-adds per second that the pool's threads together reach in the bare loop of an
 // instruction set: registers only, independent chains, no loads, no scales.
-//   avx512*   vpdpbusd on 512 bits where the processor has VNNI, else vpmaddubsw + vpaddw
+//   avx512*   vpdpbusd on 512 bits
 //   *vnni*    vpdpbusd on 256 bits
 //   avx2      vpmaddubsw + vpaddw on 256 bits
-//   neon*     sdot where the processor has it, else smull + sadalp
+//   neon*     sdot
 //   others    an int8 dot product in cached memory, as the compiler makes it
 // `isa` is the name in a KernelTable. The best of `passes` passes of about a millisecond each, so
 // that work of others on the machine does not count. REQUIRES: this machine can run `isa`.

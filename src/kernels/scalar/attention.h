@@ -157,7 +157,7 @@ struct CodeSegment {
 };
 
 // Weights of the places and p = weight * scale of the value, rounded to codes [kKvPageTokens], 0
-// where no key is seen. Integer sums stay below 2^31: 16383 * 127 * 1024.
+// where no key is seen. Integer sums stay below 2^31: 16383 * 128 * 1024.
 inline Partial<float> weigh_codes(const int16_t* q, float q_scale, const CodeSegment& s,
                                   int64_t head_dim, int16_t* codes, float* code_scale) noexcept {
   float weights[kKvPageTokens] = {};
@@ -178,7 +178,7 @@ inline Partial<float> weigh_codes(const int16_t* q, float q_scale, const CodeSeg
   return {max, add_lanes(lane)};
 }
 
-// vector = sum of codes * values [head_dim]. Sums stay below 2^31: 16383 * 127 * 64.
+// vector = sum of codes * values [head_dim]. Sums stay below 2^31: 16383 * 128 * 64.
 inline void add_code_values(const int16_t* codes, float code_scale, const uint8_t* v,
                             int64_t head_dim, float* vector) noexcept {
   for (int64_t d = 0; d < head_dim; ++d) {

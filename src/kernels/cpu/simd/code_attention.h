@@ -11,7 +11,7 @@
 //   kVectors, kQueries   size of the register tile
 //   store_codes(p, Ints)  16 codes as int16, in the order that load_codes(p of one step) wants
 // All sums are made modulo 2^32 and come out exact, because the sum of code * (byte - 128) stays
-// below 2^31: 16383 * 127 * kMaxHeadDim. Places out of sight may hold any byte and are not used.
+// below 2^31: 16383 * 128 * kMaxHeadDim. Places out of sight may hold any byte and are not used.
 #pragma once
 
 #include <cstdint>

@@ -5,18 +5,19 @@
 // byte to its last. More tokens: 8 rows x 512 columns are unpacked into a panel in the first cache
 // that all tokens pass by; the lanes rest in memory between stretches of columns.
 //
+// clang-format off
 // An Isa has
 //   Vec                     kRows rows x 8 lanes
 //   kVectors, kTokens       register tile of panels; kVectors * kRows divides 8
 //   kSeveralTokens          up to as many tokens there is no panel
 //   zero(), load(const float*), store(float*, Vec), fma(a, b, c)
 //   eight(const float*)     the same 8 floats for every row; eight(p, n): n of 1..7, then zeros
-//   Half                    8 lanes: zero_half(), load_half(const float*), load_half(p, n) as
-//   above,
+//   Half                    8 lanes: zero_half(), load_half(const float*), load_half(p, n),
 //                           store_half(float*, Half), fma_half, add_lanes(Half) and
 //                           add_lanes(float* out, a, b, c, d), sums in the canonical order
 //   prefetch(const std::byte*) into the first cache, prefetch_far into the second
 // A Type has kBytes and Half load(const void*) of 8 elements.
+// clang-format on
 #pragma once
 
 #include "kernels/cpu/table.h"

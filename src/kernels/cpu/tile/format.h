@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cpu/tile/isa.h"
+#include "quant/iq4_fit.h"
 
 namespace carat::kernels::tile {
 namespace {
@@ -13,6 +14,16 @@ alignas(16) constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -
 alignas(16) constexpr uint8_t kIq4Biased[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                                 129, 141, 153, 166, 181, 197, 217, 241};
 
+constexpr bool iq4_tables_agree() {
+  for (int i = 0; i < 16; ++i) {
+    if (kIq4Values[i] != quant::kIq4Levels[i] || kIq4Biased[i] != quant::kIq4Levels[i] + 128) {
+      return false;
+    }
+  }
+  return true;
+}
+static_assert(iq4_tables_agree());
+
 enum class Form {
   kPlain,      // d
   kMin,        // d and a minimum
@@ -21,16 +32,13 @@ enum class Form {
   kChannel,    // nothing
 };
 
-constexpr int plane_bits(Plane p) {
-  return p == Plane::kNibble ? 4 : p == Plane::kPair ? 2 : p == Plane::kBit ? 1 : 0;
-}
-
 template <TileFormat F>
 struct Format {
   static constexpr TileInfo kInfo = kTileTable[static_cast<int>(F)];
   static constexpr bool kTable = F == TileFormat::kIQ4_NL || F == TileFormat::kIQ4_XS;
   static constexpr bool kByte = kInfo.low == Plane::kByte;
   static constexpr bool kSigned = kTable || kByte;
+  // The largest stored code of unsigned ones.
   static constexpr int kMax = (1 << (plane_bits(kInfo.low) + plane_bits(kInfo.high))) - 1;
   static constexpr int kSets = kInfo.block_columns / static_cast<int>(kTileColumns);
   static constexpr int kSetBytes =

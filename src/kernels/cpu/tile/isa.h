@@ -30,34 +30,38 @@
 // Numbers
 //   Bytes load_bytes(const std::byte*), low4(Bytes), high4(Bytes)
 //   Floats u8_floats(Bytes), i8_floats(Bytes)
+// clang-format off
 //   Floats load_f16(const std::byte*)        16 binary16
-//   Floats load_floats(const float*), load_floats(const float*, int64_t n): the second reads n of
-//   1..16 and makes the others zero; store_floats(float*, Floats), store_floats(float*, Floats, n)
-//   Floats zero(), splat(const float*), mul, fma(a, b, c) = a b + c, fnma(a, b, c) = c - a b, each
-//   with one rounding; to_floats(Ints) rounds to nearest even void prefetch(const std::byte*)
+//   Floats load_floats(const float*)         and load_floats(p, n): n of 1..16, the others zero
+//   void store_floats(float*, Floats)        and store_floats(p, x, n)
+//   Floats zero(), splat(const float*)
+//   Floats mul, fma(a, b, c) = a b + c, fnma(a, b, c) = c - a b, each with one rounding
+//   Floats to_floats(Ints)                   to nearest even
+//   void prefetch(const std::byte*)
 //
 // Dot products. CodeSign says which codes they are given: kSigned: int8, a format's offset already
 // taken off; kUnsigned: uint8, kMax the largest, and signed codes come with 128 added; kMixed:
 // uint8 if kMax > 0, int8 for kMax = 0. Activation codes are int8: -127..127 in QuantizedRows,
 // -128 too in StaticRows.
-//   Dot<kMax>: the sum over 32 columns. begin(const int32_t* start), then add<k>(codes, x) is
-//   called with
-//       k = 0..7 in this order, for columns column_of(k)..+3; x points at the activation codes of
-//       these four columns. Ints sum() includes *start.
-//   HalfDot<kMax, kOffset>: begin(token); scale0 S0 + scale1 S1, S0 the sum of columns 0..15 with
-//   kOffset
-//       times the sum of the activation codes taken off, as exact floats (below 2^24).
-//       add<k>(codes, x, scales), then Floats sum(scales). k of either half ascends, the two mixed
-//       in any way.
-//   Panel<kMax>: how codes and activations lie where many tokens use them: PlainPanel below, or a
-//       form that the Isa multiplies faster. Its Dot and Long are Dot and LongDot of its codes.
-//   LongDot<kMax>: sums over any number of sets, x may be -128: begin(Ints), add<k>(codes, x) with
-//       k = 0..7 for each set, Ints sum(). 2^16 columns give less than 2^31.
-//   Ints add_ints(Ints, Ints), splat_int(int32), load_ints(const float*), store_ints(float*, Ints):
-//       the last two move the bits of sums to and from 16 places of an output.
+//   Dot<kMax>      the sum over 32 columns. begin(const int32_t* start), then add<k>(codes, x) with
+//                  k = 0..7 in this order, for columns column_of(k)..+3; x points at the activation
+//                  codes of these four columns. Ints sum() includes *start.
+//   HalfDot<kMax, kOffset>   scale0 S0 + scale1 S1, S0 the sum of columns 0..15 with kOffset times
+//                  the sum of the activation codes taken off, as exact floats (below 2^24).
+//                  begin(token), add<k>(codes, x, scales), then Floats sum(scales). k of either
+//                  half ascends, the two mixed in any way.
+//   Panel<kMax>    how codes and activations lie where many tokens use them: PlainPanel below, or a
+//                  form that the Isa multiplies faster. Its Dot and Long are Dot and LongDot of its
+//                  codes.
+//   LongDot<kMax>  sums over any number of sets, x may be -128: begin(Ints), add<k>(codes, x) with
+//                  k = 0..7 for each set, Ints sum(). 2^16 columns give less than 2^31.
+//   Ints add_ints(Ints, Ints), splat_int(int32)
+//   Ints load_ints(const float*), void store_ints(float*, Ints)   move the bits of sums from and to
+//                   16 places of an output
 //   HalfScales half_scales<kOffset>(Bytes, Bytes), HalfPairs half_pairs(Bytes, Bytes)
 //   Ints pair_dot(HalfPairs, const int16_t* x)   first * x[0] + second * x[1]
 // An Isa with a native dot product of signed bytes says kSigned and keeps one Ints per Dot.
+// clang-format on
 #pragma once
 
 #include <cstddef>
