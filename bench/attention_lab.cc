@@ -35,21 +35,27 @@ struct Options {
   bool local = false;
 };
 
-// K and V of `layers` layers of one sequence, random.
+// What the layers that take turns touch together: more than the caches of most machines hold.
+constexpr int64_t kTouchedBytes = int64_t{160} << 20;
+
+// K and V of `n_layers` layers of one sequence, random. Pages before position `seen`, which no call
+// reads, are one.
 struct Caches {
   std::vector<std::vector<std::byte>> memory;
   std::vector<std::vector<std::byte*>> pages;
   std::vector<KvLayer> layers;
 
   Caches(CpuOps& ops, KvType type, int64_t head_dim, int64_t window, int64_t positions,
-         int64_t n_layers) {
+         int64_t seen, int64_t n_layers) {
     carat::Rng rng(1);
     std::vector<float> values(static_cast<size_t>(kKvPageTokens * head_dim));
     pages.resize(static_cast<size_t>(n_layers));
     for (std::vector<std::byte*>& list : pages) {
       KvLayer layer{type, 1, head_dim, {}};
       for (int64_t p = 0; p < positions; p += kKvPageTokens) {
-        memory.emplace_back(static_cast<size_t>(layer.page_bytes()));
+        if (p == 0 || p + kKvPageTokens > seen) {
+          memory.emplace_back(static_cast<size_t>(layer.page_bytes()));
+        }
         list.push_back(memory.back().data());
       }
       layer.pages = list;
@@ -70,6 +76,7 @@ struct Caches {
                            .kv_rows = rows,
                            .sequences = {&layers.back(), 1}});
       for (size_t p = 1; p < list.size(); ++p) {
+        if (list[p] == list[0]) continue;
         std::memcpy(list[p], list[0], static_cast<size_t>(layer.page_bytes()));
       }
     }
@@ -80,13 +87,19 @@ struct Shape {
   int64_t heads, head_dim, window;
 };
 
+// Positions whose keys the last `rows` before `depth` see.
+int64_t positions_seen(const Shape& s, int64_t depth, int64_t rows) {
+  return s.window > 0 ? std::min(depth, s.window + rows - 1) : depth;
+}
+
 // Seconds of one layer's attention of the last `rows` positions before `depth`, the best of
 // several.
 double measure(CpuOps& ops, const Options& o, const Shape& s, int64_t depth, int64_t rows,
                std::vector<float>* result) {
-  const int64_t layer_bytes = 2 * depth * s.head_dim * kv_element_bytes(o.type);
-  const int64_t n_layers = std::clamp<int64_t>((int64_t{160} << 20) / layer_bytes, 1, 64);
-  Caches caches(ops, o.type, s.head_dim, s.window, depth, n_layers);
+  const int64_t seen = positions_seen(s, depth, rows);
+  const int64_t layer_bytes = 2 * seen * s.head_dim * kv_element_bytes(o.type);
+  const int64_t n_layers = std::max<int64_t>(1, kTouchedBytes / layer_bytes);
+  Caches caches(ops, o.type, s.head_dim, s.window, depth, depth - seen, n_layers);
   carat::Rng rng(2);
   std::vector<float> q(static_cast<size_t>(rows * s.heads * s.head_dim));
   for (float& x : q) x = static_cast<float>(rng.normal()) * 0.05f;
@@ -122,9 +135,8 @@ void report(const Options& o, const Shape& s, int64_t depth, int64_t rows) {
     keys += static_cast<double>(s.window > 0 ? std::min(p + 1, s.window) : p + 1);
   }
   const double macs = keys * static_cast<double>(s.heads * s.head_dim * 2);
-  const double bytes =
-      static_cast<double>(s.window > 0 ? std::min(depth, s.window + rows) : depth) *
-      static_cast<double>(2 * s.head_dim * kv_element_bytes(o.type));
+  const double bytes = static_cast<double>(positions_seen(s, depth, rows) * 2 * s.head_dim *
+                                           kv_element_bytes(o.type));
   std::vector<float> want;
   for (const KernelTable* table : supported_kernels()) {
     if (o.isa && *o.isa != table->isa) continue;
