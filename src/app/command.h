@@ -41,6 +41,7 @@ std::unique_ptr<Command> make_train_command();
 std::unique_ptr<Command> make_bench_command();
 std::unique_ptr<Command> make_synth_command();
 std::unique_ptr<Command> make_tokenize_command();
+std::unique_ptr<Command> make_fit_command();
 
 // Rows that many commands share.
 Option json_option(bool* target);

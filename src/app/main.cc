@@ -36,11 +36,12 @@ Commands all_commands() {
   commands.push_back(make_bench_command());
   commands.push_back(make_synth_command());
   commands.push_back(make_tokenize_command());
+  commands.push_back(make_fit_command());
   return commands;
 }
 
 // Commands of the stable command line that this build does not have.
-const std::vector<std::string> kPlanned = {"quantize", "serve", "fit", "pull"};
+const std::vector<std::string> kPlanned = {"quantize", "serve", "pull"};
 
 std::string chosen_isa(const Environment& environment) {
   return kernels::choose_kernels(environment.isa).isa;

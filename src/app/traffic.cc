@@ -11,12 +11,14 @@ using model::TensorKind;
 
 int64_t weight_bytes(const model::Config& config, TensorKind kind, const kernels::Weight& w,
                      int64_t sequences) {
-  const int64_t all = w.count * w.rows * w.row_size();
+  const int64_t row =
+      w.row_size() + (w.scales.empty() ? 0 : row_bytes(w.scales.dtype, w.cols / w.scales.columns));
+  const int64_t all = w.count * w.rows * row;
   switch (kind) {
     case TensorKind::kTokenEmbedding:
-      return all + sequences * w.row_size();
+      return (config.tied_embeddings ? all : 0) + sequences * row;
     case TensorKind::kPleTable:
-      return sequences * w.row_size();
+      return sequences * row;
     case TensorKind::kExpertsGateUp:
     case TensorKind::kExpertsDown:
       return all / config.n_experts * config.n_experts_active;
@@ -47,6 +49,9 @@ std::vector<LayerCost> layer_costs(const model::Model& model, int64_t* output) {
     const auto layer = static_cast<size_t>(ref.layer);
     switch (ref.kind) {
       case TensorKind::kTokenEmbedding:
+        if (config.tied_embeddings) *output = product;
+        break;
+      case TensorKind::kLmHead:
         *output = product;
         break;
       case TensorKind::kPleProjection:  // each layer multiplies by its slice

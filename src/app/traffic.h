@@ -10,9 +10,9 @@ namespace carat::app {
 
 // Bytes that a decode step must read.
 struct StepBytes {
-  // Every matrix once (the token embedding as output matrix), one row of tables that are looked up,
-  // of experts the share that one token uses. In the form of the file: what packing adds is not
-  // counted.
+  // Every matrix once (the token embedding where it is the output matrix), one row of tables that
+  // are looked up, of experts the share that one token uses. In the form of the file, scales of
+  // codes included: what packing adds is not counted.
   int64_t weights = 0;
   // Keys and values of all sequences, by kind of layer, each layer's own window only.
   int64_t kv_local = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "model/footprint.h"
 #include "model/forward.h"
 #include "model/testing/random_model.h"
 
@@ -132,6 +133,25 @@ TEST(Traffic, SequencesShareWeightsButNotKeys) {
   const StepBytes farther = decode_step_bytes(m, kernels::KvType::kI8, 20000);
   EXPECT_EQ(far.kv_local, farther.kv_local);
   EXPECT_LT(far.kv_global, farther.kv_global);
+}
+
+TEST(Traffic, CodesBringTheirScalesAndTheOutputMatrixIsReadOnce) {
+  model::Config config = model::config_of_size("tinykv");
+  const auto weights_read = [&](DType dtype, int64_t scale_columns) {
+    model::Model m;
+    m.weights = model::weights_of_shape(config, [&](model::TensorRef ref) -> model::StoredType {
+      const bool coded = model::row_of(ref.kind).cls != model::TensorClass::kKeep;
+      return coded ? model::StoredType{dtype, scale_columns, DType::kF16} : model::StoredType{};
+    });
+    return decode_step_bytes(m, kernels::KvType::kI8, 0).weights;
+  };
+  // 4 bits and a scale of 2 bytes per 32 are what a block of Q4_0 takes.
+  EXPECT_EQ(weights_read(DType::kC4, 32), weights_read(DType::kQ4_0, 0));
+  EXPECT_GT(weights_read(DType::kC8, 32), weights_read(DType::kC4, 32));
+  // The token embedding is only looked up when there is a matrix of its shape for the output.
+  const int64_t tied = weights_read(DType::kQ4_0, 0);
+  config.tied_embeddings = false;
+  EXPECT_EQ(weights_read(DType::kQ4_0, 0), tied);
 }
 
 }  // namespace

@@ -110,29 +110,4 @@ int64_t tokenizer_bytes(const text::Vocab& vocab) {
          next_power(2 * pieces) * kSlot + next_power(2 * merges) * kPair;
 }
 
-Drafter drafter_of(const Config& config) {
-  struct Shape {
-    int64_t backbone, hidden, ffn, heads, centroids;
-  };
-  constexpr Shape kPublished[] = {{1536, 256, 2048, 4, 2048},
-                                  {2560, 256, 2048, 4, 2048},
-                                  {3840, 1024, 8192, 16, 0},
-                                  {2816, 1024, 8192, 16, 0},
-                                  {5376, 1024, 8192, 32, 0}};
-  constexpr int64_t kLayers = 4, kGlobalLayers = 1;
-  for (const Shape& s : kPublished) {
-    if (s.backbone != config.dim) continue;
-    // Of all layers: heads side by side, which have queries only.
-    const int64_t dims =
-        (kLayers - kGlobalLayers) * config.head_dim_local + kGlobalLayers * config.head_dim_global;
-    Drafter d;
-    d.parameters = config.vocab_size * s.hidden + 3 * s.backbone * s.hidden +  // in 2, out 1
-                   2 * s.hidden * s.heads * dims + dims + kLayers * 3 * s.ffn * s.hidden +
-                   kLayers * (4 * s.hidden + 1) + s.hidden + s.centroids * s.hidden;
-    d.bf16_bytes = 2 * d.parameters;
-    return d;
-  }
-  return {};
-}
-
 }  // namespace carat::model

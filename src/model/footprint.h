@@ -50,13 +50,4 @@ int64_t activation_bytes(const Weights& weights, kernels::KvType kv, int64_t row
 // Of a text::Tokenizer with this vocabulary.
 int64_t tokenizer_bytes(const text::Vocab& vocab);
 
-// Of the small model that drafts for this one (formats: gemma4-assistant).
-struct Drafter {
-  int64_t parameters = 0;
-  int64_t bf16_bytes = 0;
-};
-// Shapes follow the size of the model that it drafts for, told by the config; all zero for a shape
-// that has no published drafter.
-Drafter drafter_of(const Config& config);
-
 }  // namespace carat::model

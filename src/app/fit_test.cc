@@ -1,0 +1,133 @@
+#include "app/fit.h"
+
+#include <gtest/gtest.h>
+
+#include "app/options.h"
+#include "app/traffic.h"
+#include "model/kv_cache.h"
+
+namespace carat::app {
+namespace {
+
+using kernels::KvType;
+
+model::Weights q4_0_weights(const char* size) {
+  return model::weights_of_shape(model::config_of_size(size), [](model::TensorRef ref) {
+    const bool keep = model::row_of(ref.kind).cls == model::TensorClass::kKeep;
+    return model::StoredType{keep ? DType::kF32 : DType::kQ4_0};
+  });
+}
+
+FitInput input_of(int64_t memory, int64_t context) {
+  FitInput input;
+  input.memory = memory;
+  input.context = context;
+  input.bandwidth = 40e9;
+  return input;
+}
+
+TEST(Fit, PartsAddUpAndTheSpeedIsBandwidthOverBytes) {
+  const model::Weights weights = q4_0_weights("12B");
+  const Fit f = fit_model(weights, 30'000'000, input_of(int64_t{16'000'000'000}, 8192));
+  EXPECT_TRUE(f.fits);
+  EXPECT_EQ(f.kv.total(), model::kv_bytes(weights.config, KvType::kI8, 8192, kFitChunk));
+  EXPECT_EQ(f.total(), f.weights.resident() + f.kv.local + f.kv.global + f.activations +
+                           30'000'000 + kProgramBytes);
+  model::Model shape;
+  shape.weights = weights;
+  EXPECT_DOUBLE_EQ(f.speed_limit,
+                   40e9 / static_cast<double>(decode_bytes(shape, KvType::kI8, 8191)));
+  EXPECT_LT(f.speed(), f.speed_limit);
+}
+
+TEST(Fit, TheLongestContextIsTheLastThatFits) {
+  const model::Weights weights = q4_0_weights("12B");
+  const FitInput input = input_of(int64_t{9'000'000'000}, 1024);
+  const Fit f = fit_model(weights, 30'000'000, input);
+  ASSERT_TRUE(f.fits);
+  ASSERT_LT(f.longest_context, weights.config.max_seq_len);
+  const auto fits = [&](int64_t context) {
+    return fit_model(weights, 30'000'000, input_of(input.memory, context)).fits;
+  };
+  EXPECT_TRUE(fits(f.longest_context));
+  EXPECT_FALSE(fits(f.longest_context + 1));
+  const Fit longest = fit_model(weights, 30'000'000, input_of(input.memory, f.longest_context));
+  EXPECT_LE(longest.total(), input.memory);
+}
+
+TEST(Fit, WeightsThatAreTooLargeFitNoContext) {
+  const model::Weights weights = q4_0_weights("12B");
+  const int64_t packed = model::weight_memory(weights).packed;
+  const Fit f = fit_model(weights, 0, input_of(packed, 1));
+  EXPECT_EQ(f.longest_context, 0);
+  EXPECT_FALSE(f.fits);
+  // `carat run` would leave such weights in the file: a tenth must stay free.
+  EXPECT_FALSE(fit_model(weights, 0, input_of(packed / 9 * 10 - 100, 1)).fits);
+}
+
+TEST(Fit, AContextThatIsTooLongIsCut) {
+  const model::Weights weights = q4_0_weights("E2B");
+  const Fit f = fit_model(weights, 0, input_of(int64_t{1} << 40, int64_t{1} << 22));
+  EXPECT_EQ(f.context, weights.config.max_seq_len);
+  EXPECT_EQ(f.longest_context, weights.config.max_seq_len);
+  EXPECT_TRUE(f.fits);
+}
+
+Fit made(const char* size, const char* kind, int64_t parameters, bool fits, double speed) {
+  Fit f;
+  f.size = size;
+  f.kind = kind;
+  f.parameters = parameters;
+  f.fits = fits;
+  f.context = f.longest_context = 100;
+  f.speed_limit = speed / kShareOfBandwidth;
+  return f;
+}
+
+TEST(Recommendation, IsTheLargestThatIsFastEnough) {
+  std::vector<Fit> fits = {
+      made("E2B", "hf-bf16", 5, true, 9), made("E2B", "gguf-q4_0", 5, true, 30),
+      made("12B", "gguf-q4_0", 12, true, 7), made("12B", "gguf-q8_0", 12, true, 6),
+      made("31B", "gguf-q4_0", 31, false, 8)};
+  EXPECT_EQ(recommended(fits)->size, "12B");
+  EXPECT_EQ(recommended(fits)->kind, "gguf-q4_0");
+  fits[2].speed_limit = 1;
+  EXPECT_EQ(recommended(fits)->size, "E2B");
+  EXPECT_EQ(recommended(fits)->kind, "gguf-q4_0");
+  fits[1].fits = false;
+  EXPECT_EQ(recommended(fits)->kind, "hf-bf16");  // the fastest of what is left
+  const FitInput input = input_of(1000, 100);
+  EXPECT_NE(recommendation(fits, input).find("Take E2B as hf-bf16"), std::string::npos);
+  for (Fit& f : fits) f.fits = false;
+  EXPECT_FALSE(recommended(fits));
+  EXPECT_NE(recommendation(fits, input).find("Nothing fits"), std::string::npos);
+}
+
+TEST(Drafters, HaveTheirPublishedSizes) {
+  // docs/formats.md: the file for 31B has 939,042,560 bytes, its header included.
+  const int64_t large = drafter_bytes(model::config_of_size("31B"));
+  EXPECT_LT(large, 939'042'560);
+  EXPECT_GT(large, 939'042'560 - 20'000);
+  EXPECT_EQ(drafter_bytes(model::config_of_size("tiny")), 0);
+}
+
+TEST(KeptPrefixes, AreWindowsAtADistance) {
+  const model::Config e2b = model::config_of_size("E2B");
+  const model::KvLayout layout(e2b, KvType::kI8);
+  EXPECT_EQ(kept_prefix_bytes(e2b, KvType::kI8, 1024), 0);  // the first is at 1152
+  // The point at 1152 holds positions 641 to 1151: 8 pages, all before the end's own.
+  EXPECT_EQ(kept_prefix_bytes(e2b, KvType::kI8, 2048), 8 * layout.local_bytes);
+  EXPECT_GT(kept_prefix_bytes(e2b, KvType::kI8, 8192), 3 * 8 * layout.local_bytes);
+}
+
+TEST(ParseTokens, KnowsThousands) {
+  EXPECT_EQ(parse_tokens("4096", "--c"), 4096);
+  EXPECT_EQ(parse_tokens("32k", "--c"), 32768);
+  EXPECT_EQ(parse_tokens("1K", "--c"), 1024);
+  for (const char* bad : {"", "k", "0", "-1", "1.5k", "3M", "99999999999", "32 k"}) {
+    EXPECT_THROW((void)parse_tokens(bad, "--c"), UsageError) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace carat::app
