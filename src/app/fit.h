@@ -72,7 +72,7 @@ struct Fit {
   double speed() const { return kShareOfBandwidth * speed_limit; }
 };
 
-// One model. `weights` may be those of a file, packed or not, or of a shape alone. `file_bytes` and
+// One model. `weights` are those of a file, before packing, or of a shape alone. `file_bytes` and
 // `tokenizer` are the caller's. A context longer than the model was trained for is cut to that.
 [[nodiscard]] Fit fit_model(const model::Weights& weights, int64_t tokenizer,
                             const FitInput& input);
