@@ -7,6 +7,7 @@
 #include <cmath>
 #include <set>
 
+#include "app/memory.h"
 #include "app/options.h"
 #include "app/progress.h"
 #include "app/traffic.h"
@@ -38,9 +39,6 @@ constexpr FitSize kSizes[] = {{"E2B", 11.4, 2.9, 1.1, 0.84},
                               {"12B", 26.7, 6.7, 0, 0},
                               {"26B-A4B", 57.7, 14.4, 0, 0},
                               {"31B", 69.9, 17.5, 0, 0}};
-
-// `carat run` leaves a tenth of the memory to everything else (model_path.h).
-int64_t share_for_model(int64_t bytes) { return bytes / 10 * 9; }
 
 // Written faster than most people read.
 constexpr double kReadingPace = 5;  // tokens a second

@@ -13,6 +13,9 @@ namespace carat::app {
 // root: where /proc and /sys lie, for tests.
 [[nodiscard]] int64_t available_memory(const std::string& root = "");
 
+// Of `free` bytes, what a model may take: a tenth stays for everything else.
+[[nodiscard]] constexpr int64_t share_for_model(int64_t free) { return free / 10 * 9; }
+
 // What a control group still allows: its limit less what is used, where pages of files do not count
 // as used. `current` and `stat` as the group's files have them; nothing without a limit.
 [[nodiscard]] std::optional<int64_t> group_memory(const std::string& limit,

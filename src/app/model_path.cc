@@ -85,13 +85,13 @@ io::Checkpoint open_model_checkpoint(const ModelName& model) {
 model::PackOptions pack_options(ThreadPool& pool) {
   model::PackOptions options;
   options.pool = &pool;
-  options.memory_limit = available_memory() / 10 * 9;
+  options.memory_limit = share_for_model(available_memory());
   return options;
 }
 
 int64_t kv_memory(const model::Model& model) {
   const int64_t free = available_memory() - model::mapped_bytes(model.weights);
-  return std::max<int64_t>(1, free / 10 * 9);
+  return std::max<int64_t>(1, share_for_model(free));
 }
 
 model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack) {
