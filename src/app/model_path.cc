@@ -97,8 +97,9 @@ int64_t kv_memory(const model::Model& model) {
 model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack) {
   Progress progress("MB of weights");
   model::LoadOptions options;
-  options.pack = pack;
+  options.pack = true;
   options.packing = pack_options(pool);
+  options.packing.only_codes = !pack;
   options.packing.progress = [&](int64_t done, int64_t total) {
     progress.update(done / 1'000'000, total / 1'000'000);
   };

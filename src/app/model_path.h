@@ -27,7 +27,7 @@ model::PackOptions pack_options(ThreadPool& pool);
 int64_t kv_memory(const model::Model& model);
 
 // Loads a model to compute with: its matrices are packed by the threads of `pool`, with a line of
-// progress, unless `pack` is false or memory is too short, which a note of the model says.
+// progress, unless `pack` is false (codes are packed even so) or memory is too short, which a note says.
 model::Model load_to_compute(io::Checkpoint checkpoint, ThreadPool& pool, bool pack = true);
 model::Model open_model(const ModelName& model, ThreadPool& pool, bool pack = true);
 

@@ -29,40 +29,36 @@ struct KnownForeign {
 
 // Parts of names by which other kinds of checkpoint are recognised.
 constexpr KnownForeign kForeign[] = {
-    {"weight_packed",
-     "this is a compressed-tensors checkpoint; open the one it was made from, or "
-     "the GGUF of the same model"},
-    {"embedding_quantized", "this is a mobile checkpoint; open the q4_0 one of the same model"},
-    {"weight_scale", "this is a quantized checkpoint; open the q4_0 one of the same model"},
+    {"weight_packed", "config.json has no quantization_config that says how to read it"},
+    {"embedding_quantized", "config.json has no quantization_config that says how to read it"},
+    {"_scale", "config.json has no quantization_config that says how to read it"},
+    {".experts.0.", "experts one by one are not supported; they are joined in one tensor"},
     {"ffn_gate_exps",
      "separate gate and up experts are not supported; convert the model again, "
      "which joins them in ffn_gate_up_exps"},
     {"ffn_up_exps",
      "separate gate and up experts are not supported; convert the model again, "
      "which joins them in ffn_gate_up_exps"},
-    {"output.weight",
-     "Gemma 4 uses the token embedding as output matrix; a separate one would "
-     "change the model"},
 };
 
-const char* hint_for(std::string_view name) {
+const char* hint_for(std::string_view name, Coding coding) {
   for (const KnownForeign& f : kForeign) {
-    if (name.find(f.part) != std::string_view::npos) return f.hint;
+    if (name.find(f.part) == std::string_view::npos) continue;
+    if (coding == Coding::kNone || f.part[0] != '_') return f.hint;
   }
   return "the file is damaged or holds another kind of model";
 }
 
 // Reads names once: refuses unknown ones, counts the ones that text does not need.
-void check_names(const Config& config, const io::TensorSource& source, Naming naming,
+void check_names(const StoredTensors& stored, const io::TensorSource& source,
                  std::vector<std::string>* notes) {
-  const TensorNames names(config, naming);
   std::map<std::string, int64_t> skipped;
   for (const io::TensorEntry& entry : source.entries()) {
-    const TensorRole role = names.role(entry.name);
+    const TensorRole role = stored.role(entry.name);
     if (role.need == TensorRole::Need::kUnknown) {
       throw Error({"the checkpoint has a tensor that its configuration does not call for",
                    source.path_of(entry), "tensor " + entry.name, "", to_string(entry.shape),
-                   hint_for(entry.name)});
+                   hint_for(entry.name, stored.coding())});
     }
     if (role.need == TensorRole::Need::kSkipped && entry.name != kRopeFreqsName) {
       ++skipped[role.part];
@@ -80,6 +76,60 @@ void check_names(const Config& config, const io::TensorSource& source, Naming na
                "tensor " + entry.name, std::move(expected), name_of(entry.dtype), std::move(hint)});
 }
 
+[[noreturn]] void wrong_codes(const io::TensorSource& source, const StoredTensor& t,
+                              std::string expected, std::string got) {
+  throw Error({"a quantized parameter has a form that carat does not compute with",
+               source.path_of(*t.values), "tensor " + t.values->name, std::move(expected),
+               std::move(got), ""});
+}
+
+// Only rows of it are read: no product.
+bool is_looked_up_only(const Config& config, TensorKind kind) {
+  return kind == TensorKind::kPleTable ||
+         (kind == TensorKind::kTokenEmbedding && !config.tied_embeddings);
+}
+
+// What the kernels need of codes.
+void check_codes(const Config& config, const io::TensorSource& source, const StoredTensor& t,
+                 TensorKind kind) {
+  const int64_t columns = t.shape.back();
+  if (t.shape.size() == 1) wrong_codes(source, t, "floats", name_of(t.dtype));
+  if (kind == TensorKind::kPleTable && config.ple_dim % t.scale_columns != 0) {
+    wrong_codes(source, t,
+                fmt::format("scales that divide the {} columns of a layer", config.ple_dim),
+                fmt::format("one per {}", t.scale_columns));
+  }
+  if (is_looked_up_only(config, kind)) return;
+  if (columns % kernels::kTileColumns != 0) {
+    wrong_codes(source, t, fmt::format("a multiple of {} columns", kernels::kTileColumns),
+                to_string(t.shape));
+  }
+  const bool by_row = t.scale_columns == columns;
+  if (!by_row && (t.dtype != DType::kC4 || t.scale_columns != kernels::kTileColumns)) {
+    wrong_codes(source, t, "one scale per row, or per 32 columns of 4-bit codes",
+                fmt::format("one per {} columns of {}", t.scale_columns, name_of(t.dtype)));
+  }
+  // Parts of the matrix are multiplied, and a part is whole tiles.
+  const int64_t part = kind == TensorKind::kPleProjection   ? config.ple_dim
+                       : kind == TensorKind::kExpertsGateUp ? config.expert_ffn_dim
+                                                            : 0;
+  if (part % kernels::kTileRows != 0) {
+    wrong_codes(source, t, fmt::format("parts of a multiple of {} rows", kernels::kTileRows),
+                fmt::format("{}", part));
+  }
+  if (t.input_scale == 0 && t.output_scale == 0) return;
+  if (!by_row || t.shape.size() != 2) {
+    wrong_codes(source, t, "one scale per row where activations are rounded to fixed steps",
+                fmt::format("one per {} columns", t.scale_columns));
+  }
+  // The sum of a row is exact in 32 bits.
+  constexpr int64_t kMaxStaticColumns = 65536;
+  if (columns > kMaxStaticColumns) {
+    wrong_codes(source, t, fmt::format("at most {} columns", kMaxStaticColumns),
+                fmt::format("{}", columns));
+  }
+}
+
 void check_type(const Config& config, const io::TensorSource& source, const io::TensorEntry& entry,
                 const TensorRow& row, bool is_vector) {
   const bool is_float =
@@ -90,7 +140,7 @@ void check_type(const Config& config, const io::TensorSource& source, const io::
   }
   if (!info(entry.dtype).computable) {
     wrong_type(source, entry, computable_names(),
-               "quantize the model again with one of these types");
+               "config.json must tell how codes are to be read; else quantize the model again");
   }
   if (row.kind == TensorKind::kPleTable && config.ple_dim % info(entry.dtype).block_elements != 0) {
     wrong_type(source, entry,
@@ -126,19 +176,25 @@ const std::byte* vector_as_f32(const io::TensorSource& source, const io::TensorE
   return out;
 }
 
-kernels::Weight make_weight(const io::TensorSource& source, const io::TensorEntry& entry,
-                            const Shape& shape, TensorKind kind, Storage& storage) {
+kernels::Weight make_weight(const Config& config, const io::TensorSource& source,
+                            const StoredTensor& t, const Shape& shape, TensorKind kind,
+                            Storage& storage) {
+  const io::TensorEntry& entry = *t.values;
   kernels::Weight w;
-  w.dtype = entry.dtype;
+  w.dtype = t.dtype;
   w.count = shape.size() == 3 ? shape[0] : 1;
   w.rows = shape.size() == 1 ? 1 : shape[shape.size() - 2];
   w.cols = shape.back();
   w.file = &source.file_of(entry);
   w.file_offset = entry.offset;
+  w.input_scale = t.input_scale;
+  w.output_scale = t.output_scale;
   if (shape.size() == 1) {
     w.dtype = DType::kF32;
     w.data = vector_as_f32(source, entry, w.cols, storage);
-  } else if (kind == TensorKind::kPleTable) {
+  } else if (t.is_coded()) {
+    w.scales = {&source.file_of(*t.scales), t.scales->offset, t.scales->dtype, t.scale_columns};
+  } else if (is_looked_up_only(config, kind)) {
     w.data = nullptr;
   } else if (is_aligned(entry)) {
     w.data = source.view(entry).data;
@@ -150,12 +206,26 @@ kernels::Weight make_weight(const io::TensorSource& source, const io::TensorEntr
   return w;
 }
 
+// Empty if there are none.
+std::vector<KvScales> kv_scales_of(const Config& config, const StoredTensors& stored) {
+  std::vector<KvScales> scales(static_cast<size_t>(config.n_layers));
+  bool any = false;
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    KvScales& s = scales[static_cast<size_t>(i)];
+    s = stored.kv_scales(i);
+    any = any || s.k > 0 || s.v > 0;
+  }
+  if (!any) scales.clear();
+  return scales;
+}
+
 }  // namespace
 
-Weights bind_weights(const Config& config, std::shared_ptr<const io::TensorSource> source,
-                     Naming naming, std::vector<std::string>* notes) {
+Weights bind_weights(const Config& config, const StoredTensors& stored,
+                     std::shared_ptr<const io::TensorSource> source,
+                     std::vector<std::string>* notes) {
   config.validate();
-  check_names(config, *source, naming, notes);
+  check_names(stored, *source, notes);
   auto storage = std::make_shared<Storage>();
   storage->source = source;
 
@@ -164,24 +234,28 @@ Weights bind_weights(const Config& config, std::shared_ptr<const io::TensorSourc
   weights.refs = required_tensors(config);
   for (const TensorRef ref : weights.refs) {
     const TensorRow& row = row_of(ref.kind);
-    const std::string name = name_of(ref, naming);
     const Shape shape = row.shape(config, ref.layer);
-    const io::TensorEntry* entry = source->find(name);
-    if (entry == nullptr) {
+    const std::optional<StoredTensor> t = stored.find(ref);
+    if (!t) {
       const std::string file =
           source->entries().empty() ? std::string() : source->path_of(source->entries().front());
-      throw Error({"a required tensor is missing", file, "tensor " + name, to_string(shape), "",
-                   "the checkpoint is incomplete"});
+      throw Error({"a required tensor is missing", file, "tensor " + name_of(ref, stored.naming()),
+                   to_string(shape), "", "the checkpoint is incomplete"});
     }
-    if (!same_shape(entry->shape, shape)) {
+    if (!same_shape(t->shape, shape)) {
       throw Error({"a tensor has another shape than the configuration gives it",
-                   source->path_of(*entry), "tensor " + name, to_string(shape),
-                   to_string(entry->shape), ""});
+                   source->path_of(*t->values), "tensor " + t->values->name, to_string(shape),
+                   to_string(t->shape), ""});
     }
-    check_type(config, *source, *entry, row, shape.size() == 1);
-    weights.all.push_back(make_weight(*source, *entry, shape, ref.kind, *storage));
+    if (t->is_coded()) {
+      check_codes(config, *source, *t, ref.kind);
+    } else {
+      check_type(config, *source, *t->values, row, shape.size() == 1);
+    }
+    weights.all.push_back(make_weight(config, *source, *t, shape, ref.kind, *storage));
     weights.all.back().id = static_cast<int32_t>(weights.all.size()) - 1;
   }
+  weights.kv_scales = kv_scales_of(config, stored);
   weights.storage = storage;
   weights.index();
   return weights;

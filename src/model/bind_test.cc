@@ -5,26 +5,25 @@
 
 #include "base/error.h"
 #include "base/half.h"
-#include "model/load.h"
-#include "model/testing/memory_source.h"
+#include "model/testing/bind_source.h"
 
 namespace carat::model {
 namespace {
 
+using testing::bind_source;
 using testing::MemorySource;
 
-std::shared_ptr<MemorySource> source_of(const Config& c, Naming naming) {
-  auto s = std::make_shared<MemorySource>();
+std::unique_ptr<MemorySource> source_of(const Config& c, Naming naming) {
+  auto s = std::make_unique<MemorySource>();
   for (const TensorRef t : required_tensors(c))
     s->add(name_of(t, naming), DType::kBF16, shape_of(c, t));
   return s;
 }
 
 // Text of the error that binding throws, or "" if it throws none.
-std::string bind_error(const Config& c, std::shared_ptr<MemorySource> s, Naming naming) {
-  s->finish();
+std::string bind_error(const Config& c, std::unique_ptr<MemorySource> s) {
   try {
-    (void)bind_weights(c, s, naming, nullptr);
+    (void)bind_source(c, std::move(s));
     return "";
   } catch (const Error& e) {
     return e.what();
@@ -37,9 +36,8 @@ TEST(Bind, FillsEveryWeight) {
     for (const Naming naming :
          {Naming::kGguf, Naming::kHf, Naming::kHfMultimodal, Naming::kHfOld}) {
       auto s = source_of(c, naming);
-      s->finish();
       std::vector<std::string> notes;
-      const Weights w = bind_weights(c, s, naming, &notes);
+      const Weights w = bind_source(c, std::move(s), &notes);
       EXPECT_TRUE(notes.empty());
       for (size_t i = 0; i < w.refs.size(); ++i) {
         const kernels::Weight& weight = w.at(w.refs[i].kind, w.refs[i].layer);
@@ -57,8 +55,7 @@ TEST(Bind, FillsEveryWeight) {
 TEST(Bind, AbsentTensorsAreEmpty) {
   const Config c = config_of_size("tinykv");
   auto s = source_of(c, Naming::kGguf);
-  s->finish();
-  const Weights w = bind_weights(c, s, Naming::kGguf, nullptr);
+  const Weights w = bind_source(c, std::move(s));
   EXPECT_TRUE(w.at(TensorKind::kPleTable).empty());
   EXPECT_TRUE(w.at(TensorKind::kV, 2).empty());
   EXPECT_FALSE(w.at(TensorKind::kV, 1).empty());
@@ -67,7 +64,7 @@ TEST(Bind, AbsentTensorsAreEmpty) {
 
 TEST(Bind, SixteenBitVectorsBecomeFloats) {
   const Config c = config_of_size("tinykv");
-  auto s = std::make_shared<MemorySource>();
+  auto s = std::make_unique<MemorySource>();
   for (const TensorRef t : required_tensors(c)) {
     const Shape shape = shape_of(c, t);
     const DType dtype = t.kind == TensorKind::kOutputNorm ? DType::kF16 : DType::kBF16;
@@ -79,8 +76,7 @@ TEST(Bind, SixteenBitVectorsBecomeFloats) {
     }
     s->add(gguf_name(t), dtype, shape, bytes);
   }
-  s->finish();
-  const Weights w = bind_weights(c, s, Naming::kGguf, nullptr);
+  const Weights w = bind_source(c, std::move(s));
   for (const auto ref : {TensorRef{TensorKind::kOutputNorm}, TensorRef{TensorKind::kQNorm, 1}}) {
     const auto* v = reinterpret_cast<const float*>(w.at(ref.kind, ref.layer).data);
     EXPECT_EQ(v[1], 0.25f);
@@ -95,9 +91,8 @@ TEST(Bind, NotesWhatItSkips) {
   s->add("model.vision_tower.std_scale", DType::kBF16, {8});
   s->add("lm_head.weight", DType::kBF16, {c.vocab_size, c.dim});
   s->add("model.language_model.layers.3.self_attn.k_norm.weight", DType::kBF16, {32});
-  s->finish();
   std::vector<std::string> notes;
-  (void)bind_weights(c, s, Naming::kHfMultimodal, &notes);
+  (void)bind_source(c, std::move(s), &notes);
   EXPECT_EQ(notes, (std::vector<std::string>{"skipped K and V of layers that share them (1 tensor)",
                                              "skipped copy of the output matrix (1 tensor)",
                                              "skipped vision tower (2 tensors)"}));
@@ -108,7 +103,7 @@ TEST(Bind, Refusals) {
   const auto error_after = [&](const std::function<void(MemorySource&)>& edit) {
     auto s = source_of(c, Naming::kGguf);
     edit(*s);
-    return bind_error(c, s, Naming::kGguf);
+    return bind_error(c, std::move(s));
   };
   EXPECT_EQ(error_after([](MemorySource&) {}), "");
   EXPECT_NE(error_after([](MemorySource& s) {
@@ -142,12 +137,12 @@ TEST(Bind, Refusals) {
 TEST(Bind, PerLayerTableNeedsWholeBlocksPerLayer) {
   Config c = config_of_size("tiny");
   c.ple_dim = 128;
-  auto s = std::make_shared<MemorySource>();
+  auto s = std::make_unique<MemorySource>();
   for (const TensorRef t : required_tensors(c)) {
     s->add(gguf_name(t), t.kind == TensorKind::kPleTable ? DType::kQ6_K : DType::kBF16,
            shape_of(c, t));
   }
-  EXPECT_NE(bind_error(c, s, Naming::kGguf).find("128 columns"), std::string::npos);
+  EXPECT_NE(bind_error(c, std::move(s)).find("128 columns"), std::string::npos);
 }
 
 TEST(Rope, FrequenciesOfBothKinds) {

@@ -134,7 +134,7 @@ TEST_P(ForwardOfKind, LayerRangesJoin) {
     Residual r = run_layers(w, ops, step, embed(w, ops, step), 0, cut);
     r = run_layers(w, ops, step, std::move(r), cut, config_.n_layers);
     std::vector<float> got(expected.size());
-    ops.read(output(w, ops, step, r), got);
+    ops.read(logits_of(w, ops, r.x), got);
     EXPECT_EQ(got, expected) << "cut at layer " << cut;
   }
 }

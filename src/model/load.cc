@@ -16,17 +16,6 @@ std::string config_path(const io::Checkpoint& checkpoint) {
                                                              : "config.json";
 }
 
-void refuse_quantized(const Json& config) {
-  const Json* nested = find(config, "text_config");
-  const Json* q = find(config, "quantization_config");
-  if (q == nullptr && nested != nullptr) q = find(*nested, "quantization_config");
-  if (q == nullptr) return;
-  const std::string method = q->is_object() ? get_string(*q, "quant_method", "unnamed") : "unnamed";
-  throw Error({"carat does not read this kind of quantized checkpoint yet", "",
-               "quantization_config", "none", method,
-               "open the q4_0-unquantized checkpoint or the GGUF of the same model"});
-}
-
 void append_ids(const Json& j, const char* key, std::vector<int32_t>* out) {
   const Json* ids = find(j, key);
   if (ids == nullptr) return;
@@ -95,6 +84,12 @@ void check_vocab(const text::Tokenizer& tokenizer, const Config& config) {
                "the tokenizer belongs to another model"});
 }
 
+StoredTensors find_tensors(const io::Checkpoint& checkpoint, const Config& config) try {
+  return StoredTensors(checkpoint, config);
+} catch (const Error& e) {
+  throw e.with_file(config_path(checkpoint));  // other errors name the file of a tensor
+}
+
 }  // namespace
 
 Config config_of(const io::Checkpoint& checkpoint) {
@@ -110,7 +105,7 @@ Config config_of(const io::Checkpoint& checkpoint) {
                  "open the folder that the file was downloaded with"});
   }
   try {
-    refuse_quantized(checkpoint.config);
+    (void)coding_of(checkpoint.config);
     return config_from_hf(checkpoint.config);
   } catch (const Error& e) {
     throw e.with_file(config_path(checkpoint));
@@ -140,7 +135,7 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options) {
   model.path = checkpoint.path;
   model.kind = checkpoint.kind;
   const Config config = config_of(checkpoint);
-  const Naming naming = naming_of(checkpoint);
+  const StoredTensors stored = find_tensors(checkpoint, config);
   model.tokenizer = tokenizer_of(checkpoint);
   try {
     if (model.tokenizer) check_vocab(*model.tokenizer, config);
@@ -150,7 +145,7 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options) {
   }
   if (checkpoint.gguf != nullptr) checkpoint.gguf->release_metadata();
   model.source = std::move(checkpoint.tensors);
-  model.weights = bind_weights(config, model.source, naming, &model.notes);
+  model.weights = bind_weights(config, stored, model.source, &model.notes);
   if (options.pack) pack_weights(model.weights, options.packing, &model.notes);
   if (!model.tokenizer) model.notes.push_back("the checkpoint has no tokenizer");
   return model;

@@ -41,7 +41,8 @@ struct Model {
 
 struct LoadOptions {
   // Packs quantized matrices into tiles (pack.h), for computing with kernels::CpuOps; without it
-  // they stay in the file's mapping, for whoever reads rows.
+  // they stay in the file's mapping, for whoever reads rows. packing.only_codes leaves blocks
+  // there: what computes with a model must pack at least the codes.
   bool pack = false;
   PackOptions packing;
 };
@@ -55,13 +56,16 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options = {});
 
 Config config_of(const io::Checkpoint& checkpoint);
 
-// Walks the tensor table: each required tensor must be there with exactly the shape that the config
-// gives it and a type that the kernels compute with; a tensor that the table does not know is an
-// error; one that text does not need is counted in a note. Nothing is copied but vectors (norms,
-// scalars), which become F32. The per-layer embedding table is not mapped: its rows are read from
-// the file.
-Weights bind_weights(const Config& config, std::shared_ptr<const io::TensorSource> source,
-                     Naming naming, std::vector<std::string>* notes);
+// Walks the tensor table: each required parameter must be there with exactly the shape that the
+// config gives it and a type that the kernels compute with; a tensor that the table does not know
+// is an error; one that text does not need is counted in a note. Nothing is copied but vectors
+// (norms, scalars), which become F32. What is only looked up (per-layer embeddings, and the token
+// embedding beside a separate output matrix) is not mapped: its rows are read from the file. Codes
+// are neither mapped nor copied: pack_weights brings them to memory. `source` is the one that
+// `stored` looks at.
+Weights bind_weights(const Config& config, const StoredTensors& stored,
+                     std::shared_ptr<const io::TensorSource> source,
+                     std::vector<std::string>* notes);
 
 // Null if the file has no tokenizer.
 std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkpoint);

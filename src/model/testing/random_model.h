@@ -3,16 +3,15 @@
 
 #include <memory>
 
-#include "model/load.h"
 #include "model/random_tensor.h"
-#include "model/testing/memory_source.h"
+#include "model/testing/bind_source.h"
 
 namespace carat::model::testing {
 
 // Matrices of type `matrix`, the per-layer table and the token embedding of type `table`, norms and
 // the router F32.
 inline Weights random_weights(const Config& config, DType matrix, DType table, uint64_t seed = 1) {
-  auto source = std::make_shared<MemorySource>();
+  auto source = std::make_unique<MemorySource>();
   for (const TensorRef t : required_tensors(config)) {
     const TensorClass cls = row_of(t.kind).cls;
     DType dtype = matrix;
@@ -23,8 +22,7 @@ inline Weights random_weights(const Config& config, DType matrix, DType table, u
     RandomTensor(config, t, dtype, seed).next(bytes);
     source->add(gguf_name(t), dtype, shape, std::move(bytes));
   }
-  source->finish();
-  return bind_weights(config, source, Naming::kGguf, nullptr);
+  return bind_source(config, std::move(source));
 }
 
 }  // namespace carat::model::testing
