@@ -7,8 +7,10 @@
 #include "app/exit_code.h"
 #include "app/progress.h"
 #include "app/table.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "convert/inspect.h"
+#include "convert/inspect_part.h"
 
 namespace carat::app {
 namespace {
@@ -97,6 +99,24 @@ void print_tensors(const convert::InspectReport& r) {
   fmt::print("\n{}", table.text());
 }
 
+void print_part(const convert::PartReport& r, bool tensors) {
+  fmt::print("{}: {}, {}\n\n", r.path, r.container, r.role);
+  fmt::print("{}\n{:.1f} M parameters, {}\n\n", r.description,
+             static_cast<double>(r.parameters) / 1e6, format_bytes(r.bytes));
+  Table table({"type", "tensors", "weights", "size"});
+  for (const auto& g : r.types) {
+    table.add(
+        {g.name, std::to_string(g.tensors), std::to_string(g.weights), format_bytes(g.bytes)});
+  }
+  fmt::print("{}", table.text());
+  if (!tensors) return;
+  Table all({"tensor", "type", "shape", "size"});
+  for (const convert::InspectedTensor& t : r.tensors) {
+    all.add({t.name, carat::name_of(t.dtype), to_string(t.shape), format_bytes(t.bytes)});
+  }
+  fmt::print("\n{}", all.text());
+}
+
 class InspectCommand final : public Command {
  public:
   std::string name() const override { return "inspect"; }
@@ -105,7 +125,8 @@ class InspectCommand final : public Command {
     return {.summary = "tells what a checkpoint is",
             .description =
                 "Config, tensors, types and sizes of a GGUF file, a safetensors file or a model "
-                "directory; what of it carat does not use; and whether float weights lie on the "
+                "directory, drafters and mmproj files among them; what of it carat does not use; "
+                "and whether float weights lie on the "
                 "Q4_0 lattice, as those of quantization-aware training do.",
             .examples = {{"carat inspect model.gguf", "a page about the model"},
                          {"carat inspect qat/ --full", "judges every block, not a sample"},
@@ -132,6 +153,18 @@ class InspectCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    if (const auto part = convert::inspect_part(options_.path)) {
+      if (!options_.against.empty()) {
+        throw Error({"drafters and towers are not compared", options_.path, "--against", "", "",
+                     "convert one to the other's format and compare their checksums"});
+      }
+      if (json_) {
+        fmt::print("{}\n", to_json_text(convert::to_json(*part), 2));
+      } else {
+        print_part(*part, tensors_);
+      }
+      return kDone;
+    }
     options_.lattice = !no_lattice_;
     options_.threads = resolve_threads(threads_);
     options_.stop = environment.stop;

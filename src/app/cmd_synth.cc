@@ -40,13 +40,17 @@ class SynthCommand final : public Command {
             "checkpoint of quantization-aware training.\n"
             "w4a16-ct, mobile-transformers and mobile-ct are directories of codes with the names, "
             "types and scales of the published ones, without the towers for images and sound; the "
-            "mobile kinds exist for E2B and E4B (and tiny).",
+            "mobile kinds exist for E2B and E4B (and tiny).\n"
+            "SIZE-assistant is the drafter of a size (--type q4_0 or bf16), SIZE-mmproj its towers "
+            "for images and sound, in BF16.",
         .examples = {
             {"carat synth E2B e2b.gguf", "3.3 GB, then: carat bench e2b.gguf"},
             {"carat synth E2B q4_k_m.gguf --type q4_k_m", "the types of most published files"},
             {"carat synth tiny tiny/ --format hf --type f32", "a small model directory"},
             {"carat synth E2B mobile/ --format hf --type mobile-transformers",
              "2-, 4- and 8-bit codes with rounded activations"},
+            {"carat synth E2B-mmproj mmproj.gguf",
+             "what llama.cpp's multimodal tool loads beside it"},
             {"carat synth 31B part/ --format hf --layers 12", "true widths on a small disk"}}};
   }
 
@@ -55,7 +59,8 @@ class SynthCommand final : public Command {
         {.names = "SIZE",
          .target = &options_.size,
          .required = true,
-         .help = fmt::format("one of {}", fmt::join(model::config_size_names(), ", "))},
+         .help = fmt::format("one of {}; or one of them with -assistant or -mmproj",
+                             fmt::join(model::config_size_names(), ", "))},
         {.names = "OUT",
          .target = &options_.target,
          .required = true,

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "convert/gguf_fields.h"
 #include "convert/recipe.h"
+#include "convert/synth_parts.h"
 #include "convert/synth_pieces.h"
 #include "convert/target.h"
 #include "io/gguf_writer.h"
@@ -180,6 +181,10 @@ std::vector<std::string> synth_coded_types() {
 }
 
 SynthReport write_synthetic(const SynthOptions& options) {
+  if (is_part_size(options.size)) {
+    check_target(options);
+    return write_synthetic_part(options);
+  }
   const Plan plan(options);
   check_target(options);
   SynthReport report;

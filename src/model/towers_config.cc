@@ -348,7 +348,7 @@ TowersConfig towers_of_size(std::string_view name) {
     t.vision = large_vision();
   } else if (lower == "tinykv") {
     t.vision = unified_vision(64, 40);
-    t.audio = raw_audio(96);
+    t.audio = raw_audio(640);  // llama.cpp knows no other number of samples
   } else {
     make_tiny(t);
   }
