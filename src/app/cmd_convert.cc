@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
@@ -7,6 +8,7 @@
 #include "app/exit_code.h"
 #include "app/progress.h"
 #include "app/table.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "convert/convert.h"
 
@@ -21,6 +23,12 @@ std::string share(int64_t part, int64_t whole) {
   return fmt::format("{:.3f} %", std::min(percent, 99.999));
 }
 
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const convert::GgufRecipe& r : convert::gguf_recipes()) names.emplace_back(r.name);
+  return names;
+}
+
 class ConvertCommand final : public Command {
  public:
   std::string name() const override { return "convert"; }
@@ -33,14 +41,21 @@ class ConvertCommand final : public Command {
             "asked for, as a stream: memory stays below 1 GB whatever the size.\n"
             "Weights of quantization-aware training lie on the Q4_0 lattice. For gguf-q4_0 and "
             "gguf-google the lattice is found again and the result is exact; a matrix off the "
-            "lattice keeps its weights and is named, unless --round says otherwise.\n"
+            "lattice keeps its weights and is named, unless --round says otherwise. hf-bf16, "
+            "gguf-bf16, w4a16-ct and the mobile kinds are refused where they would lose something "
+            "that --accept does not name; gguf-google and recipes of quantized types are asked to "
+            "round. Parts for images and sound go from directory to directory as they are.\n"
             "The target appears under its name only when it is complete.",
-        .examples = {{"carat convert gemma-4-E2B-it-qat/ e2b-q4_0.gguf",
-                      "the lossless 4-bit file of a QAT checkpoint"},
-                     {"carat convert model/ model.gguf --to gguf-q4_0 --round",
-                      "rounds an ordinary checkpoint to 4 bits"},
-                     {"carat convert model.gguf model/ --to hf-bf16",
-                      "a Hugging Face directory that transformers loads"}}};
+        .examples = {
+            {"carat convert gemma-4-E2B-it-qat/ e2b-q4_0.gguf",
+             "the lossless 4-bit file of a QAT checkpoint"},
+            {"carat convert model/ model.gguf --to gguf-q4_0 --round",
+             "rounds an ordinary checkpoint to 4 bits"},
+            {"carat convert model.gguf model/ --to hf-bf16",
+             "a Hugging Face directory that transformers loads"},
+            {"carat convert qat/ ct/ --to w4a16-ct --accept rounded-scales",
+             "for vLLM and SGLang, whose scales are bfloat16"},
+            {"carat convert model/ q6.gguf --to gguf --recipe q6_k", "every matrix Q6_K"}}};
   }
 
   std::vector<Option> options() override {
@@ -56,8 +71,20 @@ class ConvertCommand final : public Command {
         {.names = "--to",
          .value = "FORMAT",
          .target = &format_,
-         .help = "gguf-q4_0 (every matrix Q4_0), gguf-google (Google's mix: embeddings Q6_K), "
-                 "gguf-bf16, hf-bf16"},
+         .help = "format of the result",
+         .choices = convert::format_names()},
+        {.names = "--recipe",
+         .value = "NAME",
+         .target = &recipe_,
+         .help = fmt::format("types of a GGUF file (--to gguf): {}; or a .json file that gives "
+                             "single tensors types of their own",
+                             fmt::join(recipe_names(), ", "))},
+        {.names = "--accept",
+         .value = "LOSSES",
+         .target = &accept_,
+         .help = fmt::format("converts although this is lost, and reports how much: {}, separated "
+                             "by commas",
+                             fmt::join(convert::loss_names(), ", "))},
         {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
         {.names = "--round",
          .target = &options_.force_q4_0,
@@ -75,6 +102,12 @@ class ConvertCommand final : public Command {
 
   int run(const Environment& environment) override {
     options_.format = convert::format_from_name(format_);
+    read_recipe();
+    try {
+      options_.accepted = convert::Losses::from_text(accept_);
+    } catch (const Error& e) {
+      throw UsageError(e.what());
+    }
     options_.threads = resolve_threads(threads_);
     options_.stop = environment.stop;
     Progress progress("MB");
@@ -92,6 +125,23 @@ class ConvertCommand final : public Command {
   }
 
  private:
+  void read_recipe() {
+    if (recipe_.empty()) return;
+    if (options_.format != convert::Format::kGguf) {
+      throw UsageError("--recipe needs --to gguf");
+    }
+    if (recipe_.ends_with(".json")) {
+      options_.recipe = convert::read_recipe(recipe_);
+      return;
+    }
+    const std::vector<std::string> names = recipe_names();
+    if (std::find(names.begin(), names.end(), recipe_) == names.end()) {
+      throw UsageError(fmt::format("--recipe must be a .json file or one of {}; not '{}'",
+                                   fmt::join(names, ", "), recipe_));
+    }
+    options_.recipe.base = recipe_;
+  }
+
   static void print(const convert::ConvertReport& report) {
     struct Group {
       int64_t tensors = 0, bytes = 0;
@@ -115,12 +165,23 @@ class ConvertCommand final : public Command {
     }
     fmt::print("weights reproduced exactly  {} of {} ({})\n", report.weights_bit_exact,
                report.weights, share(report.weights_bit_exact, report.weights));
+    print_losses(report);
     print_kept(report);
     for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
     if (!report.hint.empty()) fmt::print(stderr, "hint: {}\n", report.hint);
     fmt::print("wrote {} ({}, from {}) in {}\n", report.options.target,
                format_bytes(report.target_bytes), format_bytes(report.source_bytes),
                format_duration(report.seconds));
+  }
+
+  static void print_losses(const convert::ConvertReport& report) {
+    if (report.error.squared_error > 0) {
+      fmt::print(
+          "error of the weights written {:.3g} of their size (root mean square), worst "
+          "{:.3g}\n",
+          report.error.relative_rms(), report.error.worst_relative);
+    }
+    if (!report.losses.empty()) fmt::print("lost as accepted: {}\n", report.losses.text());
   }
 
   // Matrices that are not what the format asks for, the first few by name.
@@ -140,7 +201,7 @@ class ConvertCommand final : public Command {
   }
 
   convert::ConvertOptions options_;
-  std::string format_ = "gguf-q4_0";
+  std::string format_ = "gguf-q4_0", recipe_, accept_;
   int64_t threads_ = 0;
   bool json_ = false;
 };

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
+#include <span>
+#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
+#include "convert/code_stream.h"
 #include "convert/drafter.h"
 #include "convert/journal.h"
 #include "convert/mmproj.h"
@@ -15,6 +17,7 @@
 #include "convert/target.h"
 #include "convert/transcode.h"
 #include "quant/blocks.h"
+#include "quant/coded_rows.h"
 
 namespace carat::convert {
 namespace {
@@ -26,12 +29,15 @@ struct FormatName {
   Format format;
   const char* name;
 };
-constexpr std::array<FormatName, 5> kFormats = {{{Format::kGgufQ4_0, "gguf-q4_0"},
-                                                 {Format::kGgufGoogle, "gguf-google"},
-                                                 {Format::kGgufBf16, "gguf-bf16"},
-                                                 {Format::kHfBf16, "hf-bf16"},
-                                                 {Format::kMmprojBf16, "mmproj-bf16"}}};
-constexpr std::array<const char*, 3> kPlanned = {"w4a16-ct", "mobile-transformers", "mobile-ct"};
+constexpr FormatName kFormats[] = {{Format::kGgufQ4_0, "gguf-q4_0"},
+                                   {Format::kGgufGoogle, "gguf-google"},
+                                   {Format::kGgufBf16, "gguf-bf16"},
+                                   {Format::kGguf, "gguf"},
+                                   {Format::kHfBf16, "hf-bf16"},
+                                   {Format::kW4A16, "w4a16-ct"},
+                                   {Format::kMobileTransformers, "mobile-transformers"},
+                                   {Format::kMobileCt, "mobile-ct"},
+                                   {Format::kMmprojBf16, "mmproj-bf16"}};
 
 // Bytes of the source that are done, told to the caller.
 struct ProgressCount {
@@ -47,21 +53,23 @@ struct ProgressCount {
 // One conversion on its way.
 class Conversion {
  public:
-  Conversion(const ConvertOptions& options, const model::Model& model, model::Naming naming,
-             const SideFiles& side)
+  Conversion(const ConvertOptions& options, const PlanSource& source, const SideFiles& side)
       : options_(options),
-        model_(model),
+        model_(*source.model),
         side_(side),
         pool_(options.threads),
         transcoder_(pool_, options.stop),
-        items_(make_items(model, naming, options)),
+        plan_(make_plan(source, options)),
+        items_(plan_.items),
         findings_(items_.size()),
         progress_{options},
-        hasher_(tensor_files(*model.source)) {}
+        hasher_(tensor_files(*model_.source)) {
+    if (is_directory(options.format)) config_json_ = target_config(source, plan_, options);
+  }
 
   void run() {
     sample();
-    for (const Item& item : items_) progress_.total += item.source.bytes();
+    for (const Item& item : items_) progress_.total += item.source_bytes();
     while (const std::optional<size_t> surprise = write()) judge_from(*surprise);
   }
 
@@ -74,7 +82,8 @@ class Conversion {
   // Finds the matrices off the lattice by a few thousand blocks of each.
   void sample() {
     for (Item& item : items_) {
-      if (!item.conditional || !is_float(item.source.dtype)) continue;
+      const DType from = item.source.dtype;
+      if (!item.conditional || !(is_float(from) || quant::is_coded(from))) continue;
       const LatticeStats found = transcoder_.sample(item.source, kSampleSpans);
       if (is_off(item, found)) keep(item, found, true);
     }
@@ -98,11 +107,13 @@ class Conversion {
     int64_t bytes = kHeadBytes;
     for (const Item& item : items_) bytes = add_or_throw(bytes, item.target_bytes(), "the result");
     check_disk_space(options_.target, bytes);
-    const bool hf = options_.format == Format::kHfBf16;
-    Journal journal(journal_path(options_.target, hf), plan_digest(options_, items_));
+    const bool hf = is_directory(options_.format);
     const io::WriteOptions resumable{.resumable = true};
-    const auto target = hf ? make_hf_target(options_, model_, side_, specs(), resumable)
-                           : make_gguf_target(options_, model_, side_, specs(), resumable);
+    const auto target =
+        hf ? make_hf_target(options_, model_, side_, config_json_, specs(), resumable)
+           : make_gguf_target(options_, model_, side_, specs(), resumable);
+    // After the target, so that it is gone when an unfinished directory is to be empty.
+    Journal journal(journal_path(options_.target, hf), plan_digest(options_, items_));
     size_t done = take_over(journal, target->tensors());
     try {
       for (; done < items_.size(); ++done) {
@@ -130,7 +141,7 @@ class Conversion {
     const size_t n = writer.take_over(marks);
     for (size_t i = 0; i < n; ++i) {
       findings_[i] = journal.earlier()[i].findings;
-      progress_.add(items_[i].source.bytes(), items_[i].name);
+      progress_.add(items_[i].source_bytes(), items_[i].name);
     }
     journal.begin(n);
     if (n > 0) {
@@ -144,7 +155,7 @@ class Conversion {
   void leave(Journal& journal, io::TensorWriter& writer, size_t done) {
     writer.keep();
     journal.keep();
-    const bool hf = options_.format == Format::kHfBf16;
+    const bool hf = is_directory(options_.format);
     tell(
         fmt::format("{} of {} tensors are kept in {}: the same command goes on from there, "
                     "--force begins anew",
@@ -169,26 +180,102 @@ class Conversion {
   }
 
   bool write_item(size_t i, io::TensorWriter& writer) {
-    Item& item = items_[i];
+    const Item& item = items_[i];
     writer.begin(item.name);
+    switch (item.how) {
+      case Item::How::kLiteral:
+        writer.append(item.literal);
+        return true;
+      case Item::How::kCodes:
+        write_codes(i, &writer);
+        return true;
+      case Item::How::kScales:
+        write_scales(item, writer);
+        return true;
+      case Item::How::kTranscode:
+        return transcode(i, writer);
+    }
+    CHECK(false);
+  }
+
+  // Codes come first: their scales are kept until it is their turn.
+  void write_codes(size_t i, io::TensorWriter* writer) {
+    const Item& item = items_[i];
+    CodeRequest request;
+    request.layout = item.layout;
+    if (writer != nullptr) {
+      request.sink = [&](std::span<const std::byte> bytes) { writer->append(bytes); };
+      request.advance = [&](int64_t bytes) { advance(bytes, item); };
+    }
+    request.keep_going = [&](const Findings& f) {
+      check_loss(item, f);
+      return true;
+    };
+    stream_codes(pool_, options_.stop, item.source, request, &findings_[i], &scales_[item.module]);
+  }
+
+  // After a conversion was taken up behind the codes, they are made once more.
+  void write_scales(const Item& item, io::TensorWriter& writer) {
+    if (!scales_.contains(item.module)) {
+      const auto codes = std::find_if(items_.begin(), items_.end(), [&](const Item& other) {
+        return other.how == Item::How::kCodes && other.module == item.module;
+      });
+      CHECK(codes != items_.end());
+      write_codes(static_cast<size_t>(codes - items_.begin()), nullptr);
+    }
+    writer.append(scales_[item.module]);
+    scales_.erase(item.module);
+  }
+
+  void advance(int64_t bytes, const Item& item) {
+    progress_.add(bytes, item.name);
+    hasher_.follow(progress_.done);
+  }
+
+  // Throws Error for a loss that was not accepted.
+  void check_loss(const Item& item, const Findings& f) {
+    if (item.how == Item::How::kTranscode) {
+      if (item.may_round || item.conditional || f.weights_bit_exact == f.weights) return;
+      require(Loss::kRoundedWeights,
+              fmt::format("{} of the first {} weights of {} change",
+                          f.weights - f.weights_bit_exact, f.weights, item.source.name));
+      return;
+    }
+    if (const int64_t n = f.groups - f.groups_exact - f.groups_rounded_scale; n > 0) {
+      require(Loss::kRoundedWeights,
+              fmt::format("the weights of {} are on no lattice of the format ({} of the first "
+                          "{} groups)",
+                          item.source.name, n, f.groups));
+    }
+    if (f.groups_rounded_scale > 0) {
+      require(Loss::kRoundedScales, fmt::format("{} of the first {} scales of {} are rounded to {}",
+                                                f.groups_rounded_scale, f.groups, item.source.name,
+                                                name_of(item.layout.scales)));
+    }
+  }
+
+  void require(Loss loss, const std::string& what) {
+    require_accepted(loss, what, options_, &plan_.losses);
+  }
+
+  bool transcode(size_t i, io::TensorWriter& writer) {
+    const Item& item = items_[i];
     TranscodeRequest request;
     request.to = item.to;
     request.judge = item.judge;
     request.sink = [&](std::span<const std::byte> bytes) { writer.append(bytes); };
-    request.advance = [&](int64_t bytes) {
-      progress_.add(bytes, item.name);
-      hasher_.follow(progress_.done);
+    request.advance = [&](int64_t bytes) { advance(bytes, item); };
+    request.keep_going = [&](const Findings& f) {
+      check_loss(item, f);
+      return !item.conditional || !is_off(item, f.lattice);
     };
-    if (item.conditional) {
-      request.keep_going = [&](const Findings& f) { return !is_off(item, f.lattice); };
-    }
     return transcoder_.run(item.source, request, &findings_[i]);
   }
 
   // Reads the rest to know of every surprise before the second pass.
   void judge_from(size_t first) {
     progress_.total = progress_.done;
-    for (const Item& item : items_) progress_.total += item.source.bytes();
+    for (const Item& item : items_) progress_.total += item.source_bytes();
     for (size_t i = first; i < items_.size(); ++i) {
       Item& item = items_[i];
       if (!item.conditional) continue;
@@ -206,8 +293,11 @@ class Conversion {
   const SideFiles& side_;
   ThreadPool pool_;
   Transcoder transcoder_;
-  std::vector<Item> items_;
+  Plan plan_;
+  std::vector<Item>& items_;  // the plan's
   std::vector<Findings> findings_;
+  std::unordered_map<std::string, std::vector<std::byte>> scales_;  // by module, until written
+  Json config_json_;                                                // of a directory
   ProgressCount progress_;
   FileHasher hasher_;
   std::vector<FileDigest> source_files_, target_files_;
@@ -226,12 +316,16 @@ TensorReport report_item(const Item& item, const Findings& f) {
   t.name = item.name;
   t.source_name = item.source.name;
   t.from = item.source.dtype;
-  t.to = item.to;
+  t.to = item.element_type();
   t.shape = item.shape;
   t.bytes = item.target_bytes();
   t.is_matrix = item.is_matrix;
   t.weights = f.weights;
   t.weights_bit_exact = f.weights_bit_exact;
+  t.error = f.error;
+  t.groups = f.groups;
+  t.groups_exact = f.groups_exact;
+  t.groups_rounded_scale = f.groups_rounded_scale;
   t.note = item.note;
   t.lattice = f.lattice;
   t.judged = f.lattice.blocks > 0;
@@ -250,7 +344,7 @@ TensorReport report_item(const Item& item, const Findings& f) {
 void Conversion::report(ConvertReport* out) const {
   for (size_t i = 0; i < items_.size(); ++i) {
     TensorReport t = report_item(items_[i], findings_[i]);
-    out->source_bytes += items_[i].source.bytes();
+    out->source_bytes += items_[i].source_bytes();
     out->target_bytes += t.bytes;
     if (t.is_matrix) {
       ++out->matrices;
@@ -258,9 +352,29 @@ void Conversion::report(ConvertReport* out) const {
       out->weights += t.weights;
       out->weights_bit_exact += t.weights_bit_exact;
       out->lattice.add(t.lattice);
+      out->error.add(t.error);
     }
     out->tensors.push_back(std::move(t));
   }
+  out->losses = plan_.losses;
+}
+
+// What load_model skips, a directory may keep.
+std::vector<std::string> notes_of(const model::Model& model, Format format, bool from_hf) {
+  std::vector<std::string> notes;
+  bool towers = false;
+  for (const std::string& note : model.notes) {
+    const bool tower =
+        note.find("vision") != std::string::npos || note.find("audio") != std::string::npos;
+    towers = towers || tower;
+    if (!(tower && from_hf && is_directory(format))) notes.push_back(note);
+  }
+  if (towers && from_hf) {
+    notes.emplace_back(is_directory(format) ? "the parts for images and sound are carried over"
+                                            : "--to mmproj-bf16 writes the parts for images and "
+                                              "sound into a file of their own");
+  }
+  return notes;
 }
 
 void add_hint(ConvertReport& r) {
@@ -282,18 +396,22 @@ const char* name_of(Format format) {
   CHECK(false);
 }
 
+std::vector<std::string> format_names() {
+  std::vector<std::string> names;
+  for (const FormatName& f : kFormats) names.emplace_back(f.name);
+  return names;
+}
+
 Format format_from_name(std::string_view name) {
-  std::string names;
   for (const FormatName& f : kFormats) {
     if (name == f.name) return f.format;
-    names += (names.empty() ? "" : ", ") + std::string(f.name);
   }
-  for (const char* planned : kPlanned) {
-    if (name == planned) {
-      throw Error({"this format is not there yet", "", "--to", names, std::string(name), ""});
-    }
-  }
-  throw Error({"unknown format", "", "--to", names, std::string(name), ""});
+  throw Error({"unknown format", "", "--to", fmt::format("{}", fmt::join(format_names(), ", ")),
+               std::string(name), ""});
+}
+
+bool is_directory(Format format) {
+  return format == Format::kHfBf16 || coded_kind(format).has_value();
 }
 
 ConvertReport convert(const ConvertOptions& options) {
@@ -309,11 +427,13 @@ ConvertReport convert(const ConvertOptions& options) {
   if (is_drafter(checkpoint)) return convert_drafter(options, checkpoint);
   check_target(options, *checkpoint.tensors);
   const SideFiles side = read_side_files(checkpoint);
-  const model::Naming naming = model::naming_of(checkpoint);
+  const Json hf_config = checkpoint.config;
+  const model::StoredTensors stored(checkpoint, model::config_of(checkpoint));
   const model::Model model = model::load_model(std::move(checkpoint));
-  report.notes = model.notes;
+  const PlanSource source{&model, &stored, hf_config.is_object() ? &hf_config : nullptr};
+  report.notes = notes_of(model, options.format, source.hf_config != nullptr);
 
-  Conversion conversion(options, model, naming, side);
+  Conversion conversion(options, source, side);
   conversion.run();
   conversion.report(&report);
   report.source_files = conversion.take_source_files();

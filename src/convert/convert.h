@@ -12,22 +12,31 @@
 #include "base/json.h"
 #include "convert/checksums.h"
 #include "convert/lattice_stats.h"
+#include "convert/loss.h"
+#include "convert/recipe.h"
 #include "tensor/tensor.h"
 
 namespace carat::convert {
 
 enum class Format : uint8_t {
-  kGgufQ4_0,    // every matrix that lies on the Q4_0 lattice in Q4_0, embeddings included
-  kGgufGoogle,  // the published mix: Q4_0, embedding tables Q6_K, per-layer projection F16
-  kGgufBf16,    // every matrix in BF16
-  kHfBf16,      // a Hugging Face directory, everything in BF16
-  kMmprojBf16,  // the vision and audio towers, as llama.cpp's multimodal tool loads them
+  kGgufQ4_0,            // every matrix that lies on the Q4_0 lattice in Q4_0, embeddings included
+  kGgufGoogle,          // the published mix: Q4_0, embedding tables Q6_K, per-layer projection F16
+  kGgufBf16,            // every matrix in BF16
+  kHfBf16,              // a Hugging Face directory, everything in BF16
+  kGguf,                // types by a recipe (recipe.h)
+  kW4A16,               // compressed-tensors: 4-bit linear layers with a BF16 scale per 32 weights
+  kMobileTransformers,  // 2-, 4- and 8-bit codes with a scale per row, static activations
+  kMobileCt,            // the same as compressed-tensors
+  kMmprojBf16,          // the vision and audio towers, as llama.cpp's multimodal tool loads them
 };
 
 // The name used on the command line: "gguf-q4_0".
 const char* name_of(Format format);
-// Throws Error listing the names; one that is planned but not there yet is told as such.
+std::vector<std::string> format_names();
+// Throws Error listing the names.
 Format format_from_name(std::string_view name);
+// A Hugging Face directory, not a file.
+bool is_directory(Format format);
 
 struct ConvertOptions {
   std::string source;  // whatever model::load_model opens; never written to
@@ -37,8 +46,14 @@ struct ConvertOptions {
   // A matrix becomes Q4_0 if at least this share of its blocks lies on the lattice. One that does
   // not stays as it is: BF16 if its source is a float type, else the source's own type.
   double min_lattice_share = 1.0;
-  // Rounds every matrix to Q4_0, lattice or not; blocks off it get the least squared error.
+  // Rounds every matrix to Q4_0, lattice or not; blocks off it get the least squared error. For the
+  // kinds of codes: accepts rounded weights and scales.
   bool force_q4_0 = false;
+  Recipe recipe;  // of kGguf
+  // What may be lost. A conversion that would lose anything else throws Error naming it, except
+  // where the format itself asks for rounding: gguf-google and recipes of quantized types. A 4-bit
+  // lattice written as bfloat16 counts as kept, because it can be found again.
+  Losses accepted;
   bool overwrite = false;  // replace an existing target
 
   int threads = 1;
@@ -64,6 +79,9 @@ struct TensorReport {
   // Weights whose written value, rounded to bfloat16 if the source is, equals the source's bit for
   // bit (zeros of either sign are equal).
   int64_t weights = 0, weights_bit_exact = 0;
+  ErrorSums error;  // zero where nothing changed; of Q4_0 see `lattice`
+  // Of codes: groups that share a scale, those that are exact, those whose scale alone was rounded.
+  int64_t groups = 0, groups_exact = 0, groups_rounded_scale = 0;
   bool judged = false;   // whether `lattice` says anything
   LatticeStats lattice;  // what its blocks are, whatever they were written as
   std::string note;      // why it is not what the format asks for; otherwise empty
@@ -79,6 +97,8 @@ struct ConvertReport {
   // tell what was written.
   LatticeStats lattice;
   int64_t weights = 0, weights_bit_exact = 0;
+  ErrorSums error;  // over the matrices
+  Losses losses;    // what was accepted and happened
   int64_t source_bytes = 0, target_bytes = 0;
   std::vector<FileDigest> source_files, target_files;  // those that hold tensors
   double seconds = 0;

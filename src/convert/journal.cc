@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -44,6 +45,9 @@ std::string line_of(const Journal::Entry& e) {
   j["weights"] = e.findings.weights;
   j["weights_bit_exact"] = e.findings.weights_bit_exact;
   j["lattice"] = full_json(e.findings.lattice);
+  const ErrorSums& error = e.findings.error;
+  j["error"] = {error.squared_error, error.squared_weights, error.worst_relative};
+  j["groups"] = {e.findings.groups, e.findings.groups_exact, e.findings.groups_rounded_scale};
   return to_json_text(j) + "\n";
 }
 
@@ -56,6 +60,18 @@ Sha256::Digest digest_from_hex(const std::string& hex) {
   return digest;
 }
 
+template <class Number>
+std::array<Number, 3> three_numbers(const Json& j, const char* key) {
+  const Json& list = get(j, key);
+  std::array<Number, 3> numbers{};
+  if (!list.is_array() || list.size() != numbers.size()) throw Error("not three numbers");
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (!list[i].is_number()) throw Error("not a number");
+    numbers[i] = list[i].get<Number>();
+  }
+  return numbers;
+}
+
 Journal::Entry entry_from(std::string_view line) {
   const Json j = parse_json(line);
   Journal::Entry e;
@@ -66,6 +82,12 @@ Journal::Entry entry_from(std::string_view line) {
   const Json* lattice = find(j, "lattice");
   if (lattice == nullptr) throw Error("no lattice");
   e.findings.lattice = lattice_from_full_json(*lattice);
+  const auto error = three_numbers<double>(j, "error");
+  e.findings.error = {error[0], error[1], error[2]};
+  const auto groups = three_numbers<int64_t>(j, "groups");
+  e.findings.groups = groups[0];
+  e.findings.groups_exact = groups[1];
+  e.findings.groups_rounded_scale = groups[2];
   return e;
 }
 
@@ -77,8 +99,9 @@ std::string plan_digest(const ConvertOptions& options, const std::vector<Item>& 
     sum.update(std::as_bytes(std::span(text)));
     sum.update(std::as_bytes(std::span("\n", 1)));
   };
-  add(fmt::format("{} {} {} {}", name_of(options.format), options.min_lattice_share,
-                  options.force_q4_0, options.max_shard_bytes));
+  add(fmt::format("{} {} {} {} {} {}", name_of(options.format), options.min_lattice_share,
+                  options.force_q4_0, options.max_shard_bytes, options.recipe.base,
+                  options.accepted.text()));
   std::string last;
   for (const Item& item : items) {
     const std::string& file = item.source.file->path();
@@ -87,6 +110,9 @@ std::string plan_digest(const ConvertOptions& options, const std::vector<Item>& 
     add(fmt::format("{} {} {} {} {} {} {} {}", item.name, name_of(item.to),
                     carat::to_string(item.shape), item.source.name, name_of(item.source.dtype),
                     item.source.offset, item.judge, item.conditional));
+    add(fmt::format("{} {} {}", static_cast<int>(item.how), name_of(item.layout.codes),
+                    item.layout.scale_columns));
+    sum.update(item.literal);
   }
   return to_hex(sum.digest());
 }

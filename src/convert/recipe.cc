@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "base/json.h"
 
 namespace carat::convert {
 namespace {
@@ -101,6 +103,67 @@ const GgufRecipe& gguf_recipe(std::string_view name) {
                fmt::format("one of {}", fmt::join(names, ", ")),
                std::string(name),
                {}});
+}
+
+bool fits_pattern(std::string_view text, std::string_view pattern) {
+  // The last star is tried further on when what follows it does not fit.
+  size_t t = 0, p = 0, star = std::string_view::npos, after_star = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      after_star = t;
+    } else if (p < pattern.size() && pattern[p] == text[t]) {
+      ++p, ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++after_star;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+Recipe read_recipe(const std::string& path) try {
+  const Json j = read_json_file(path, {.max_depth = 4, .max_bytes = int64_t{1} << 20});
+  if (!j.is_object()) throw Error({"not a JSON object", "", "", "", "", ""});
+  Recipe recipe;
+  recipe.base = get_string(j, "recipe", recipe.base);
+  (void)gguf_recipe(recipe.base);
+  for (const auto& [key, value] : j.items()) {
+    if (key == "recipe" || key == "tensors") continue;
+    throw Error({"a recipe has no such key", "", key, "recipe or tensors", "", ""});
+  }
+  const Json* tensors = find(j, "tensors");
+  if (tensors == nullptr) return recipe;
+  if (!tensors->is_object()) throw Error({"not an object", "", "tensors", "", "", ""});
+  for (const auto& [pattern, value] : tensors->items()) {
+    const std::string name = value.is_string() ? value.get<std::string>() : "not a text";
+    const std::optional<DType> type = dtype_from_name(name);
+    if (!type || !info(*type).computable) {
+      throw Error(
+          {"no such type of a matrix", "", "tensors: " + pattern, computable_names(), name, ""});
+    }
+    recipe.tensors.emplace_back(pattern, *type);
+  }
+  return recipe;
+} catch (const Error& e) {
+  throw e.with_file(path);
+}
+
+DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRef t) {
+  const std::string name = model::gguf_name(t);
+  const Shape shape = model::shape_of(config, t);
+  for (const auto& [pattern, type] : recipe.tensors) {
+    if (shape.size() < 2 || !fits_pattern(name, pattern)) continue;
+    const int64_t unit = t.kind == model::TensorKind::kPleTable ? config.ple_dim : shape.back();
+    if (unit % info(type).block_elements == 0) return type;
+    throw Error({fmt::format("rows of the tensor are not whole blocks of {}", name_of(type)), "",
+                 "tensor " + name, fmt::format("a multiple of {}", info(type).block_elements),
+                 fmt::format("{}", unit), "give it another type in the recipe"});
+  }
+  return type_in(gguf_recipe(recipe.base), config, t);
 }
 
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {

@@ -3,7 +3,10 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "model/config.h"
 #include "model/tensors.h"
@@ -29,8 +32,21 @@ std::span<const GgufRecipe> gguf_recipes();
 // Throws Error naming the recipes that there are.
 const GgufRecipe& gguf_recipe(std::string_view name);
 
+// A mix of types, and types of single tensors in its place.
+struct Recipe {
+  std::string base = "q4_0_all";
+  // By the names of GGUF files, in which * stands for any text; the first that fits counts.
+  std::vector<std::pair<std::string, DType>> tensors;
+};
+// A JSON file: {"recipe": "q4_k", "tensors": {"blk.*.ffn_down.weight": "q6_k"}}. Throws Error.
+Recipe read_recipe(const std::string& path);
+// Whether the text fits a pattern of such a file.
+[[nodiscard]] bool fits_pattern(std::string_view text, std::string_view pattern);
+
 // A tensor whose rows are not whole blocks of the recipe's type gets the type with blocks of 32
 // that llama.cpp takes in its place.
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t);
+// The same with the types of single tensors. Throws Error if one of those does not fit its rows.
+DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRef t);
 
 }  // namespace carat::convert

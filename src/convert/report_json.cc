@@ -28,6 +28,15 @@ Json tensor_json(const TensorReport& t) {
   j["bytes"] = t.bytes;
   j["weights"] = t.weights;
   j["weights_bit_exact"] = t.weights_bit_exact;
+  if (t.error.squared_error > 0) {
+    j["relative_rms_error"] = t.error.relative_rms();
+    j["worst_relative_error"] = t.error.worst_relative;
+  }
+  if (t.groups > 0) {
+    j["groups"] = t.groups;
+    j["groups_exact"] = t.groups_exact;
+    j["groups_rounded_scale"] = t.groups_rounded_scale;
+  }
   if (t.judged) {
     j["blocks"] = t.lattice.blocks;
     j["blocks_on_lattice"] = t.lattice.blocks_on_lattice;
@@ -77,6 +86,9 @@ Json to_json(const ConvertReport& r) {
   j["matrices"] = r.matrices;
   j["matrices_kept"] = r.matrices_kept;
   put_lattice(j, r.lattice);
+  j["error"] = {{"relative_rms", r.error.relative_rms()},
+                {"worst_relative", r.error.worst_relative}};
+  j["losses"] = r.losses.text();
   j["source_bytes"] = r.source_bytes;
   j["target_bytes"] = r.target_bytes;
   j["seconds"] = r.seconds;

@@ -155,11 +155,12 @@ SideFiles read_side_files(const io::Checkpoint& checkpoint) {
 }
 
 std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const model::Model& model,
-                                       const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                       const SideFiles& side, const Json& config,
+                                       std::vector<io::TensorSpec> specs,
                                        const io::WriteOptions& write) {
   const text::Vocab* vocab = model.tokenizer ? &model.tokenizer->vocab() : nullptr;
   std::vector<std::pair<std::string, std::string>> texts;
-  texts.emplace_back("config.json", to_json_text(model::config_to_hf(model.config()), 2) + "\n");
+  texts.emplace_back("config.json", to_json_text(config, 2) + "\n");
   texts.emplace_back("generation_config.json", side.generation_config.empty()
                                                    ? generation_config(model.generation, vocab)
                                                    : side.generation_config);
@@ -192,7 +193,7 @@ void check_target(const ConvertOptions& options, const io::TensorSource& source)
     }
   }
   const bool is_folder = fs::is_directory(target, ignored);
-  if (is_folder != (options.format == Format::kHfBf16)) {
+  if (is_folder != is_directory(options.format)) {
     throw Error({"the target is of the wrong kind",
                  options.target,
                  {},

@@ -32,8 +32,10 @@ class Target {
 std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const model::Model& model,
                                          const SideFiles& side, std::vector<io::TensorSpec> specs,
                                          const io::WriteOptions& write);
+// `config` is the text of config.json.
 std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const model::Model& model,
-                                       const SideFiles& side, std::vector<io::TensorSpec> specs,
+                                       const SideFiles& side, const Json& config,
+                                       std::vector<io::TensorSpec> specs,
                                        const io::WriteOptions& write);
 
 // Throws Error if the target must not be written: it exists (and overwrite is not set, and it is

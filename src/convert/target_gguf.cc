@@ -41,7 +41,9 @@ std::unique_ptr<Target> make_gguf_target(const ConvertOptions& options, const mo
   input.generation = &model.generation;
   input.name = side.name;
   input.chat_template = side.chat_template;
-  input.file_type = gguf_recipe(options.format == Format::kGgufBf16 ? "bf16" : "q4_0").file_type;
+  const char* const type = options.format == Format::kGgufBf16 ? "bf16" : "q4_0";
+  input.file_type =
+      gguf_recipe(options.format == Format::kGguf ? options.recipe.base : type).file_type;
   return std::make_unique<GgufTarget>(options.target, gguf_fields(input), std::move(specs),
                                       model::rope_freqs(model.config()), write);
 }

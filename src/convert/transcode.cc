@@ -90,6 +90,10 @@ void Findings::add(const Findings& other) {
   weights += other.weights;
   weights_bit_exact += other.weights_bit_exact;
   lattice.add(other.lattice);
+  error.add(other.error);
+  groups += other.groups;
+  groups_exact += other.groups_exact;
+  groups_rounded_scale += other.groups_rounded_scale;
 }
 
 struct Transcoder::Lane {
@@ -169,6 +173,7 @@ void Transcoder::chunk(const Job& job, int64_t index, Lane& lane, std::byte* out
       lane.written.resize(static_cast<size_t>(n));
       quant::decode_row(job.to, out, lane.written.data(), n);
       findings.weights_bit_exact += count_kept(values, lane.written.data(), n);
+      findings.error.add(measure_error(values, lane.written.data(), n));
     }
   }
 }

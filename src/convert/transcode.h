@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/thread_pool.h"
 #include "convert/lattice_stats.h"
+#include "convert/loss.h"
 #include "io/tensor_source.h"
 #include "kernels/weight.h"
 #include "model/stored.h"
@@ -43,6 +44,11 @@ struct Findings {
   int64_t weights = 0;
   int64_t weights_bit_exact = 0;  // as TensorReport's
   LatticeStats lattice;           // if it was judged
+  // Of what was written otherwise than as Q4_0 (there: `lattice`). Zero where nothing changed.
+  ErrorSums error;
+  // Of what was written as codes: groups of weights that share a scale. Exact: every weight is.
+  // Rounded scale: the codes are the source's, or its lattice's, and only the scale is rounded.
+  int64_t groups = 0, groups_exact = 0, groups_rounded_scale = 0;
 
   void add(const Findings& other);
 };
