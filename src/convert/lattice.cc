@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "convert/lanes.h"
 
@@ -221,6 +222,40 @@ bool recover(const float* w, Recovered* out) noexcept {
   return false;
 }
 
+// Ends of the numbers that round to |w| on the grid, also where a product is rounded to float
+// first.
+template <Grid grid>
+std::pair<double, double> edges(uint32_t bits) noexcept {
+  if constexpr (grid == Grid::kF32) {
+    const double half_step = 0.5 * (static_cast<double>(as_float(bits + 1)) - as_float(bits));
+    return {as_float(bits) - half_step, as_float(bits) + half_step};
+  }
+  const Ints u = all(static_cast<int32_t>(bits));
+  return {lower_edge<grid>(u)[0], upper_edge<grid>(u)[0]};
+}
+
+inline bool is_positive_number(uint32_t bits) noexcept { return bits - 1u < kInfinity - 1u; }
+
+// Of the floats in [lo, hi]: the bfloat16 numbers nearest the middle, then the middle, then those
+// at the lower end; in a narrow interval these are all there are.
+template <Grid grid>
+WiderScale wider_in(const Magnitudes& m, const float* q, double lo, double hi) noexcept {
+  const float middle = static_cast<float>(lo + 0.5 * (hi - lo));
+  const uint32_t near = as_bits(to_float(to_bf16(middle)));
+  for (const uint32_t u : {near, near - 0x10000u, near + 0x10000u}) {
+    if (is_positive_number(u) && reproduces<grid>(m, q, as_float(u))) return WiderScale::kBF16;
+  }
+  if (is_positive_number(as_bits(middle)) && reproduces<grid>(m, q, middle)) {
+    return WiderScale::kF32;
+  }
+  uint32_t u = as_bits(static_cast<float>(lo));
+  if (u > 0) --u;
+  for (int tries = 0; tries < 16 && as_float(u) <= hi; ++tries, ++u) {
+    if (is_positive_number(u) && reproduces<grid>(m, q, as_float(u))) return WiderScale::kF32;
+  }
+  return WiderScale::kNone;
+}
+
 // A scale of any width. Double holds every edge and every product of a float scale exactly.
 template <Grid grid>
 WiderScale wider(const float* w) noexcept {
@@ -236,23 +271,15 @@ WiderScale wider(const float* w) noexcept {
       const double magnitude = as_float(static_cast<uint32_t>(m.bits[j]));
       q[j] = static_cast<float>(std::nearbyint(magnitude * k / largest));
       if (m.bits[j] == 0) continue;
-      const Ints u = all(m.bits[j]);
-      lo = std::max(lo, static_cast<double>(lower_edge<grid>(u)[0]) / q[j]);
-      hi = std::min(hi, static_cast<double>(upper_edge<grid>(u)[0]) / q[j]);
+      const auto [below, above] = edges<grid>(static_cast<uint32_t>(m.bits[j]));
+      lo = std::max(lo, below / q[j]);
+      hi = std::min(hi, above / q[j]);
     }
     uint32_t d_sign;
     if (lo > hi * (1 + 0x1p-40) || (k == 8 && has_both_extremes(m, q, &d_sign))) continue;
-
-    const float middle = static_cast<float>(lo + 0.5 * (hi - lo));
-    const uint32_t near = as_bits(to_float(to_bf16(middle)));
-    for (uint32_t u : {near, near - 0x10000u, near + 0x10000u}) {
-      if (u - 1u < kInfinity - 1u && reproduces<grid>(m, q, as_float(u))) return WiderScale::kBF16;
-    }
-    const uint32_t u = as_bits(middle);
-    for (uint32_t v :
-         {u, u - 1, u + 1, as_bits(static_cast<float>(lo)), as_bits(static_cast<float>(hi))}) {
-      if (v - 1u < kInfinity - 1u && reproduces<grid>(m, q, as_float(v))) found = WiderScale::kF32;
-    }
+    const WiderScale here = wider_in<grid>(m, q, lo, hi);
+    if (here == WiderScale::kBF16) return here;
+    if (here != WiderScale::kNone) found = here;
   }
   return found;
 }
