@@ -1,5 +1,5 @@
 # Tests that hold carat's results against other programs (tests/referee, docs/referees.md).
-foreach(name tokens logits)
+foreach(name tokens logits parts)
   add_test(NAME referee_${name}
     COMMAND ${PROJECT_SOURCE_DIR}/tests/referee/run.sh referee_${name}.mjs $<TARGET_FILE:carat>
             ${PROJECT_BINARY_DIR}/referee_${name})
