@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "convert/convert.h"
+#include "convert/report_file.h"
 
 namespace carat::app {
 namespace {
@@ -45,7 +46,10 @@ class ConvertCommand final : public Command {
             "gguf-bf16, w4a16-ct and the mobile kinds are refused where they would lose something "
             "that --accept does not name; gguf-google and recipes of quantized types are asked to "
             "round. Parts for images and sound go from directory to directory as they are.\n"
-            "The target appears under its name only when it is complete.",
+            "The target appears under its name only when it is complete. Until then it is DST.part "
+            "with a journal: after Ctrl-C, a kill or a power cut the same command goes on behind "
+            "the last complete tensor, once it has proved what is there; --force begins anew.\n"
+            "The report with everything in it is kept as DST.carat.json.",
         .examples = {
             {"carat convert gemma-4-E2B-it-qat/ e2b-q4_0.gguf",
              "the lossless 4-bit file of a QAT checkpoint"},
@@ -96,6 +100,9 @@ class ConvertCommand final : public Command {
                  "Q4_0",
          .lowest = 0,
          .highest = 1},
+        {.names = "--no-report",
+         .target = &no_report_,
+         .help = "writes no DST.carat.json beside the result"},
         threads_option(&threads_),
         json_option(&json_)};
   }
@@ -114,8 +121,13 @@ class ConvertCommand final : public Command {
     options_.progress = [&](int64_t done, int64_t total, const std::string& note) {
       progress.update(done / 1'000'000, total / 1'000'000, note);
     };
+    options_.note = [&](const std::string& text) {
+      progress.finish();
+      fmt::print(stderr, "note: {}\n", text);
+    };
     const convert::ConvertReport report = convert::convert(options_);
     progress.finish();
+    if (!no_report_) convert::write_report_file(report);
     if (json_) {
       fmt::print("{}\n", to_json_text(convert::to_json(report), 2));
     } else {
@@ -165,13 +177,35 @@ class ConvertCommand final : public Command {
     }
     fmt::print("weights reproduced exactly  {} of {} ({})\n", report.weights_bit_exact,
                report.weights, share(report.weights_bit_exact, report.weights));
+    print_classes(report);
     print_losses(report);
     print_kept(report);
+    for (const convert::FileDigest& f : report.source_files) print_digest("source", f);
+    for (const convert::FileDigest& f : report.target_files) print_digest("result", f);
     for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
     if (!report.hint.empty()) fmt::print(stderr, "hint: {}\n", report.hint);
     fmt::print("wrote {} ({}, from {}) in {}\n", report.options.target,
                format_bytes(report.target_bytes), format_bytes(report.source_bytes),
                format_duration(report.seconds));
+  }
+
+  static void print_digest(const char* what, const convert::FileDigest& f) {
+    fmt::print("SHA-256 of the {}  {}  {}{}\n", what, f.sha256, f.path,
+               f.recorded.empty() ? "" : "  (as the Hub recorded it)");
+  }
+
+  // What was found on the lattice, by the class of the matrices.
+  static void print_classes(const convert::ConvertReport& report) {
+    if (report.lattice.blocks == 0) return;
+    Table table({"", "on the lattice", "exact", "worst error", "rule", "unused codes"});
+    for (const convert::ClassReport& c : convert::class_reports(report.tensors)) {
+      if (c.lattice.blocks == 0) continue;
+      table.add({c.name, share(c.lattice.blocks_on_lattice, c.lattice.blocks),
+                 share(c.weights_bit_exact, c.weights),
+                 fmt::format("{:.2g}", c.lattice.worst_relative_error),
+                 convert::rule_text(c.lattice), convert::unused_codes_text(c.lattice)});
+    }
+    fmt::print("\n{}\n", table.text());
   }
 
   static void print_losses(const convert::ConvertReport& report) {
@@ -203,7 +237,7 @@ class ConvertCommand final : public Command {
   convert::ConvertOptions options_;
   std::string format_ = "gguf-q4_0", recipe_, accept_;
   int64_t threads_ = 0;
-  bool json_ = false;
+  bool json_ = false, no_report_ = false;
 };
 
 }  // namespace

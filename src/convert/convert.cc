@@ -14,6 +14,7 @@
 #include "convert/journal.h"
 #include "convert/mmproj.h"
 #include "convert/plan.h"
+#include "convert/report_file.h"
 #include "convert/target.h"
 #include "convert/transcode.h"
 #include "quant/blocks.h"
@@ -315,6 +316,7 @@ TensorReport report_item(const Item& item, const Findings& f) {
   TensorReport t;
   t.name = item.name;
   t.source_name = item.source.name;
+  t.class_name = class_name(item.ref.kind);
   t.from = item.source.dtype;
   t.to = item.element_type();
   t.shape = item.shape;

@@ -72,6 +72,7 @@ struct ConvertOptions {
 struct TensorReport {
   std::string name;  // in the target
   std::string source_name;
+  std::string class_name;  // what kind of matrix it is, as a person knows it (report_file.h)
   DType from = DType::kF32, to = DType::kF32;
   Shape shape;             // slowest dimension first
   int64_t bytes = 0;       // in the target

@@ -1,6 +1,7 @@
 // Both reports as JSON.
 #include "convert/convert.h"
 #include "convert/inspect.h"
+#include "convert/report_file.h"
 #include "model/config.h"
 
 namespace carat::convert {
@@ -22,6 +23,7 @@ Json tensor_json(const TensorReport& t) {
   Json j;
   j["name"] = t.name;
   j["source"] = t.source_name;
+  j["class"] = t.class_name;
   j["from"] = name_of(t.from);
   j["to"] = name_of(t.to);
   j["shape"] = t.shape;
@@ -92,6 +94,9 @@ Json to_json(const ConvertReport& r) {
   j["source_bytes"] = r.source_bytes;
   j["target_bytes"] = r.target_bytes;
   j["seconds"] = r.seconds;
+  j["source_files"] = to_json(r.source_files);
+  j["target_files"] = to_json(r.target_files);
+  j["classes"] = to_json(class_reports(r.tensors));
   j["notes"] = r.notes;
   if (!r.hint.empty()) j["hint"] = r.hint;
   Json tensors = Json::array();
