@@ -60,7 +60,9 @@ model::Weights weights_of(const FitKind& kind, model::Config config) {
     }
     const auto layout = coded ? convert::coded_layout(*coded, config, ref) : std::nullopt;
     if (!layout) return {DType::kBF16};
-    return {layout->codes, layout->scale_columns, layout->scales};
+    const bool head = ref.kind == model::TensorKind::kLmHead;  // has no scale of its own
+    return {layout->codes, layout->scale_columns, layout->scales,
+            convert::is_mobile(*coded) && !head};
   });
 }
 

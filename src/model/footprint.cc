@@ -53,6 +53,7 @@ Weights weights_of_shape(const Config& config,
     w.cols = shape.back();
     w.file = &kNoFile;
     if (type.scale_columns > 0) w.scales = {&kNoFile, 0, type.scales, type.scale_columns};
+    if (type.static_input) w.input_scale = 1;
     w.id = static_cast<int32_t>(weights.all.size());
     weights.all.push_back(w);
   }

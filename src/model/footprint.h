@@ -18,6 +18,7 @@ struct StoredType {
   // Of codes: columns that share a scale, and the type of the scales.
   int64_t scale_columns = 0;
   DType scales = DType::kF32;
+  bool static_input = false;  // what it is multiplied with is rounded by a stored scale
 };
 
 // Weights that have shapes and types and no bytes: what the functions below, and whoever counts the

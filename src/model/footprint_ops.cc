@@ -13,6 +13,7 @@ using kernels::Weight;
 namespace {
 
 constexpr int64_t kRoundedBytes = 48;  // of 32 activations rounded to int8, with scale and sums
+constexpr int64_t kStaticBytes = 8;    // of a row, beside its codes
 constexpr int64_t kFloatRows = 4;      // that a product with a matrix of floats brings into order
 constexpr int64_t kTurnsKept = 6;      // sets of sines and cosines
 constexpr int64_t kQueriesOfUnit = 256;
@@ -20,6 +21,7 @@ constexpr int64_t kQueriesOfUnit = 256;
 bool is_float(const Weight& w) { return info(w.dtype).block_elements == 1 && !w.tiles(); }
 
 int64_t rounded_bytes(int64_t rows, int64_t cols) { return rows * cols / 32 * kRoundedBytes; }
+int64_t static_bytes(int64_t rows, int64_t cols) { return rows * (cols + kStaticBytes); }
 
 }  // namespace
 
@@ -27,6 +29,7 @@ struct FootprintOps::Sized final : kernels::ValueBase {
   FootprintOps& ops;
   void* data;
   void* rounded = nullptr;
+  void* codes = nullptr;
 
   Sized(FootprintOps& o, int64_t n_rows, int64_t n_cols) : ops(o) {
     rows = n_rows;
@@ -37,6 +40,7 @@ struct FootprintOps::Sized final : kernels::ValueBase {
   ~Sized() override {
     ops.pool_.give(data, bytes());
     ops.pool_.give(rounded, rounded_bytes(rows, cols));
+    ops.pool_.give(codes, static_bytes(rows, cols));
   }
   int64_t bytes() const { return rows * cols * 4; }
 };
@@ -58,9 +62,19 @@ void FootprintOps::round(const Value& x) {
   note_peak();
 }
 
+void FootprintOps::round_statically(const Value& x) {
+  auto& value = static_cast<Sized&>(*x);
+  rounds_ahead_ = false;
+  if (value.codes || x->rows == 0) return;
+  value.codes = pool_.take(static_bytes(x->rows, x->cols));
+  note_peak();
+}
+
 void FootprintOps::prepare(const Value& x, const Weight& w) {
   if (is_float(w)) {
     need_scratch(kFloatRows * w.cols * 4);
+  } else if (w.input_scale > 0) {
+    round_statically(x);
   } else {
     round(x);
   }
@@ -88,7 +102,7 @@ Value FootprintOps::linear(const Value& x, const Weight& w) {
 
 Value FootprintOps::rms_norm(const Value& x, const Weight*, int64_t group, float) {
   const Value y = make(x->rows, x->cols);
-  if (group == x->cols && group % 32 == 0) round(y);
+  if (rounds_ahead_ && group == x->cols && group % 32 == 0) round(y);
   return y;
 }
 
@@ -113,7 +127,7 @@ Value FootprintOps::gated(const Value& x, const Weight& gate, const Weight& up) 
   const Value y = make(x->rows, gate.rows), hidden = make(x->rows, gate.rows);
   prepare(x, gate);
   prepare(x, up);
-  if (!is_float(gate) && gate.rows % 32 == 0) round(y);
+  if (rounds_ahead_ && !is_float(gate) && gate.rows % 32 == 0) round(y);
   return y;
 }
 

@@ -48,8 +48,9 @@ class FootprintOps final : public kernels::Ops {
  private:
   struct Sized;
   kernels::Value make(int64_t rows, int64_t cols);
-  // Gives a value its rounded copy, once.
+  // Give a value its rounded copy, once: with scales of its own, or with stored ones.
   void round(const kernels::Value& x);
+  void round_statically(const kernels::Value& x);
   // What a product of x with w takes besides its result.
   void prepare(const kernels::Value& x, const kernels::Weight& w);
   void need_scratch(int64_t bytes_per_thread);
@@ -59,8 +60,9 @@ class FootprintOps final : public kernels::Ops {
   const kernels::KvType kv_;
   const int threads_;
   int64_t peak_ = 0;
-  int64_t scratch_ = 0;  // of a thread
-  int64_t turns_ = 0;    // sines and cosines
+  int64_t scratch_ = 0;       // of a thread
+  int64_t turns_ = 0;         // sines and cosines
+  bool rounds_ahead_ = true;  // what is mostly multiplied next, until a stored scale was asked for
 };
 
 }  // namespace carat::model

@@ -76,6 +76,33 @@ TEST(Footprint, KeysAndValuesByKindOfLayer) {
   EXPECT_EQ(kv_memory(e2b, KvType::kF16, 65536, 512).local, m.local);
 }
 
+TEST(Footprint, CodesAreTilesWithTheirScales) {
+  const Config config = config_of_size("12B");
+  const auto memory = [&](DType dtype, int64_t scale_columns) {
+    return weight_memory(weights_of_shape(config, [&](TensorRef ref) -> StoredType {
+      if (row_of(ref.kind).cls == TensorClass::kKeep) return {};
+      return {dtype, scale_columns, DType::kBF16};
+    }));
+  };
+  // 4 bits with a scale per 32 are read as Q4_0.
+  EXPECT_EQ(memory(DType::kC4, 32).packed, memory(DType::kQ4_0, 0).packed);
+  EXPECT_EQ(memory(DType::kC4, 32).mapped, 0);
+  // One float per row beside the codes: a stored type of scales does not matter.
+  Config mobile = config_of_size("E2B");
+  mobile.tied_embeddings = false;
+  int64_t bytes = 0;
+  const Weights weights = weights_of_shape(mobile, [&](TensorRef ref) -> StoredType {
+    if (row_of(ref.kind).cls == TensorClass::kKeep) return {};
+    const Shape shape = shape_of(mobile, ref);
+    const bool looked_up =
+        ref.kind == TensorKind::kPleTable || ref.kind == TensorKind::kTokenEmbedding;
+    if (!looked_up) bytes += shape[0] * (shape[1] / 4 + 4);
+    return {DType::kC2, shape.back(), DType::kBF16};
+  });
+  EXPECT_GE(weight_memory(weights).packed, bytes);
+  EXPECT_LT(weight_memory(weights).packed, bytes + (int64_t{3} << 20));
+}
+
 // What the forward pass on CpuOps really takes.
 int64_t measured_activations(const char* size, DType dtype, KvType kv, int64_t rows) {
   ThreadPool pool(1);
