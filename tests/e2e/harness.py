@@ -59,4 +59,5 @@ class CaratTest(unittest.TestCase):
 
     def leftovers(self, folder=None):
         """Names of files that look half-written."""
-        return [str(p) for p in pathlib.Path(folder or self.folder).rglob("*partial*")]
+        folder = pathlib.Path(folder or self.folder)
+        return [str(p) for pattern in ("*partial*", "*.part*") for p in folder.rglob(pattern)]
