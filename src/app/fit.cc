@@ -186,8 +186,11 @@ std::optional<Fit> recommended(const std::vector<Fit>& fits) {
 std::string recommendation(const std::vector<Fit>& fits, const FitInput& input) {
   const auto best = recommended(fits);
   if (!best) {
-    return fmt::format("Nothing fits {} with a context of {} tokens: ask for a shorter one.",
-                       gigabytes(input.memory), input.context);
+    const bool any =
+        std::any_of(fits.begin(), fits.end(), [](const Fit& f) { return f.longest_context > 0; });
+    return fmt::format("Nothing fits {} with a context of {} tokens: {}.", gigabytes(input.memory),
+                       input.context,
+                       any ? "ask for a shorter one" : "the weights alone take more");
   }
   return fmt::format(
       "Take {} as {}: it needs {} of {} with a context of {} tokens, which can grow to {}, and "
