@@ -63,6 +63,23 @@ void print_groups(const convert::InspectReport& r) {
   fmt::print("\n{}", table.text());
 }
 
+void print_codes(const convert::CodedReport& r) {
+  if (r.kind.empty()) return;
+  fmt::print("\n{}\n", r.kind);
+  Table table({"codes", "bits", "a scale per", "parameters", "rounded inputs", "outputs", "size"});
+  for (const convert::CodedReport::Class& c : r.classes) {
+    table.add({c.name, std::to_string(c.bits),
+               c.scale_columns > 0 ? fmt::format("{} columns", c.scale_columns) : "row",
+               std::to_string(c.parameters), std::to_string(c.static_inputs),
+               std::to_string(c.static_outputs), format_bytes(c.bytes)});
+  }
+  fmt::print("{}", table.text());
+  if (r.static_kv_layers > 0) {
+    fmt::print("keys and values of {} layers have fixed steps\n", r.static_kv_layers);
+  }
+  for (const std::string& sentence : convert::shift_sentences(r)) fmt::print("{}\n", sentence);
+}
+
 void print_lattice(const convert::InspectReport& r) {
   if (r.lattice.blocks == 0) return;
   const double percent = 100.0 * static_cast<double>(r.lattice.blocks_on_lattice) /
@@ -180,6 +197,7 @@ class InspectCommand final : public Command {
     }
     print_config(report);
     print_groups(report);
+    print_codes(report.codes);
     if (tensors_) print_tensors(report);
     print_lattice(report);
     print_comparison(report);
