@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <utility>
 
 #include "base/checked.h"
@@ -26,14 +28,21 @@ constexpr int64_t kWindowChunks = 16;
 struct Opened {
   io::Checkpoint checkpoint;
   model::Config config;
-  model::Naming naming;
+  std::unique_ptr<model::StoredTensors> stored;
+
+  const io::TensorSource& tensors() const { return *checkpoint.tensors; }
+  std::optional<SourceTensor> find(model::TensorRef ref) const {
+    const auto t = stored->find(ref);
+    if (!t) return std::nullopt;
+    return source_tensor(tensors(), *t);
+  }
 };
 
 Opened open(const std::string& path) {
   Opened o;
   o.checkpoint = io::open_checkpoint(path);
   o.config = model::config_of(o.checkpoint);
-  o.naming = model::naming_of(o.checkpoint);
+  o.stored = std::make_unique<model::StoredTensors>(o.checkpoint, o.config);
   return o;
 }
 
@@ -78,10 +87,12 @@ class Inspection {
       report_.against = options_.against;
     }
     list(mine);
+    report_.codes = describe_codes(mine.config, *mine.stored);
     total_ = work(other.has_value());
     for (size_t i = 0; i < report_.tensors.size(); ++i) {
       if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
       judge(mine, report_.tensors[i]);
+      judge_codes(mine, other ? &*other : nullptr, report_.tensors[i]);
       if (other) compare(mine, *other, report_.tensors[i]);
     }
     report_.comparison.relative_rms = ratio(squared_difference_, squared_);
@@ -101,9 +112,15 @@ class Inspection {
     if (tokenizer == nullptr) report_.notes.push_back("the checkpoint has no tokenizer");
   }
 
+  // The mobile kinds have an output matrix beside the embedding that it is elsewhere.
+  static std::vector<model::TensorRef> tied_tensors(model::Config config) {
+    config.tied_embeddings = true;
+    return model::required_tensors(config);
+  }
+
   static void check_same_model(const Opened& a, const Opened& b) {
-    const auto refs_a = model::required_tensors(a.config);
-    const auto refs_b = model::required_tensors(b.config);
+    const auto refs_a = tied_tensors(a.config);
+    const auto refs_b = tied_tensors(b.config);
     bool same = refs_a.size() == refs_b.size();
     for (size_t i = 0; same && i < refs_a.size(); ++i) {
       same = refs_a[i].kind == refs_b[i].kind && refs_a[i].layer == refs_b[i].layer &&
@@ -124,34 +141,35 @@ class Inspection {
     it->bytes += bytes;
   }
 
-  // All tensors of the file; those that the table does not know are named, not refused: to look
-  // at a checkpoint that does not load is what this is for.
+  // All tensors of the file, the parts of a parameter as one; those that the table does not know
+  // are named, not refused: to look at a checkpoint that does not load is what this is for.
   void list(const Opened& o) {
-    const model::TensorNames names(o.config, o.naming);
-    for (const io::TensorEntry& entry : o.checkpoint.tensors->entries()) {
-      InspectedTensor t;
-      t.name = entry.name;
-      t.dtype = entry.dtype;
-      t.shape = entry.shape;
-      t.bytes = entry.bytes;
-      const model::TensorRole role = names.role(entry.name);
-      if (role.need == Need::kSkipped) t.skipped = role.part;
-      if (role.need == Need::kUnknown) t.skipped = "unknown";
-      const int64_t weights = source_tensor(*o.checkpoint.tensors, entry).elements;
+    std::map<std::pair<model::TensorKind, int64_t>, size_t> seen;
+    for (const io::TensorEntry& entry : o.tensors().entries()) {
       report_.bytes += entry.bytes;
-      if (t.skipped.empty()) {
-        count(report_.types, name_of(entry.dtype), weights, entry.bytes);
-      } else {
-        count(report_.skipped, t.skipped, weights, entry.bytes);
+      const model::TensorRole role = o.stored->role(entry.name);
+      const bool is_known = role.ref.kind != model::TensorKind::kCount;
+      const auto known = seen.find({role.ref.kind, role.ref.layer});
+      if (is_known && known != seen.end()) {
+        report_.tensors[known->second].bytes += entry.bytes;
+        continue;
       }
-      report_.tensors.push_back(std::move(t));
+      if (is_known) seen[{role.ref.kind, role.ref.layer}] = report_.tensors.size();
+      report_.tensors.push_back(listed(o, entry, role));
       roles_.push_back(role);
     }
-    for (const model::TensorRef ref : model::required_tensors(o.config)) {
-      const std::string name = model::name_of(ref, o.naming);
-      if (o.checkpoint.tensors->find(name) == nullptr) {
-        report_.notes.push_back(fmt::format("the tensor {} is missing", name));
+    for (const InspectedTensor& t : report_.tensors) {
+      const int64_t weights = t.shape.empty() ? 1 : element_count(t.shape).value_or(0);
+      if (t.skipped.empty()) {
+        count(report_.types, name_of(t.dtype), weights, t.bytes);
+      } else {
+        count(report_.skipped, t.skipped, weights, t.bytes);
       }
+    }
+    for (const model::TensorRef ref : model::required_tensors(o.config)) {
+      if (o.stored->find(ref)) continue;
+      report_.notes.push_back(
+          fmt::format("the tensor {} is missing", model::name_of(ref, o.stored->naming())));
     }
     for (const InspectReport::Group& g : report_.skipped) {
       if (g.name == "unknown") {
@@ -159,6 +177,25 @@ class Inspection {
             "{} tensors are not part of the model that the configuration describes", g.tensors));
       }
     }
+  }
+
+  static InspectedTensor listed(const Opened& o, const io::TensorEntry& entry,
+                                const model::TensorRole& role) {
+    InspectedTensor t;
+    t.name = entry.name;
+    t.dtype = entry.dtype;
+    t.shape = entry.shape;
+    t.bytes = entry.bytes;
+    if (role.need == Need::kSkipped) t.skipped = role.part;
+    if (role.need == Need::kUnknown) t.skipped = "unknown";
+    if (role.ref.kind == model::TensorKind::kCount) return t;
+    const auto stored = o.stored->find(role.ref);
+    if (stored && stored->is_coded()) {
+      t.name = model::name_of(role.ref, o.stored->naming());
+      t.dtype = stored->dtype;
+      t.shape = stored->shape;
+    }
+    return t;
   }
 
   const model::TensorRole& role_of(const InspectedTensor& t) const {
@@ -187,8 +224,7 @@ class Inspection {
 
   void judge(const Opened& o, InspectedTensor& t) {
     if (!can_judge(t)) return;
-    const SourceTensor source =
-        source_tensor(*o.checkpoint.tensors, *o.checkpoint.tensors->find(t.name));
+    const SourceTensor source = source_tensor(o.tensors(), *o.tensors().find(t.name));
     if (options_.full) {
       TranscodeRequest request;
       request.judge = true;
@@ -203,22 +239,41 @@ class Inspection {
     report_.lattice.add(*t.lattice);
   }
 
+  // The output matrix of a tied checkpoint is its token embedding.
+  static std::optional<SourceTensor> other_of(const Opened& other, model::TensorRef ref) {
+    if (ref.kind == model::TensorKind::kLmHead && other.config.tied_embeddings) {
+      ref.kind = model::TensorKind::kTokenEmbedding;
+    }
+    return other.find(ref);
+  }
+
+  void judge_codes(const Opened& mine, const Opened* other, const InspectedTensor& t) {
+    if (!options_.lattice || t.dtype != DType::kC4 || !t.skipped.empty()) return;
+    const model::TensorRef ref = role_of(t).ref;
+    const SourceTensor coded = *mine.find(ref);
+    if (!has_small_groups(coded)) return;
+    std::optional<SourceTensor> floats;
+    if (other != nullptr) floats = other_of(*other, ref);
+    const bool pairs = floats && is_float(floats->dtype) && floats->elements == coded.elements;
+    find_shift(pool_, coded, pairs ? &*floats : nullptr, options_.full, kSampleSpans,
+               report_.codes);
+  }
+
   void compare(const Opened& mine, const Opened& other, InspectedTensor& t) {
     const model::TensorRole& role = role_of(t);
     if (role.need != Need::kRequired) return;
-    const std::string name = model::name_of(role.ref, other.naming);
-    const io::TensorEntry* entry = other.checkpoint.tensors->find(name);
-    if (entry == nullptr) {
+    const auto found = other_of(other, role.ref);
+    if (!found) {
       report_.different.push_back(t.name);
-      report_.notes.push_back(fmt::format("{} lacks the tensor {}", options_.against, name));
+      report_.notes.push_back(fmt::format("{} lacks the tensor {}", options_.against,
+                                          model::name_of(role.ref, other.stored->naming())));
       return;
     }
-    const SourceTensor a =
-        source_tensor(*mine.checkpoint.tensors, *mine.checkpoint.tensors->find(t.name));
-    const SourceTensor b = source_tensor(*other.checkpoint.tensors, *entry);
+    const SourceTensor a = *mine.find(role.ref), b = *found;
     if (a.elements != b.elements) {
       throw Error({"a tensor has another shape than the configuration gives it", options_.against,
-                   "tensor " + name, to_string(t.shape), to_string(entry->shape), ""});
+                   "tensor " + b.name, to_string(t.shape), fmt::format("{} elements", b.elements),
+                   ""});
     }
     t.comparison = compare_tensors(a, b);
     report_.comparison.weights += t.comparison->weights;

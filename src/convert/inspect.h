@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "convert/inspect_codes.h"
 #include "convert/lattice_stats.h"
 #include "model/config.h"
 #include "tensor/tensor.h"
@@ -36,8 +37,10 @@ struct Comparison {
   bool all_equal() const { return equal == weights; }
 };
 
+// A parameter with all its parts (codes, scales, ...), or a tensor of the file that is none of the
+// text model's.
 struct InspectedTensor {
-  std::string name;  // in the file
+  std::string name;  // in the file; of codes the name that the parameter has unquantized
   DType dtype = DType::kF32;
   Shape shape;  // slowest dimension first
   int64_t bytes = 0;
@@ -64,6 +67,8 @@ struct InspectReport {
   std::vector<Group> types;  // of tensors that are used
   std::vector<Group> skipped;
   int64_t bytes = 0;  // of all tensors
+
+  CodedReport codes;
 
   LatticeStats lattice;  // sum; lattice.blocks == 0 if nothing was judged
   bool lattice_sampled = false;

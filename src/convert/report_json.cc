@@ -115,6 +115,7 @@ Json to_json(const InspectReport& r) {
   j["bytes"] = r.bytes;
   j["types"] = groups_json(r.types);
   j["skipped"] = groups_json(r.skipped);
+  if (!r.codes.kind.empty()) j["codes"] = to_json(r.codes);
   j["notes"] = r.notes;
   if (r.lattice.blocks > 0) {
     j["lattice"] = to_json(r.lattice);
