@@ -128,6 +128,13 @@ kernels::Value Tape<T>::take_rows(const Value& x, std::span<const int32_t> rows)
 
 template <class T>
 kernels::Value Tape<T>::linear(const Value& x, const Weight& w) {
+  const bool blocks = rounds_blocks_ && w.input_scale == 0 && w.tiles();
+  const Value in = blocks ? rounded_blocks(x) : rounded(x, w.input_scale);
+  return rounded(product(in, w), w.output_scale);
+}
+
+template <class T>
+kernels::Value Tape<T>::product(const Value& x, const Weight& w) {
   CHECK(w.count == 1 && x->cols == w.cols);
   const Value y = make(x->rows, w.rows);
   gemm(false, true, x->rows, w.rows, w.cols, node(x)->value, parameter(w), T(0), node(y)->value,

@@ -4,6 +4,11 @@
 // a flat array, not from Weight::data: Weight::id and row_begin say where. Gradients of parameters
 // are added to a second flat array of the same layout.
 //
+// Static rounding (Weight::input_scale and output_scale, AttentionCall::k_scale and v_scale) is
+// done on floats: the oracle of inference in integers. Gradients pass straight through, except
+// where a value is clipped: nothing passes there. Weights are what the flat array says, never
+// rounded.
+//
 // Formulas are those of kernels/ops.h; sums run in an order of their own, which depends neither on
 // the number of threads nor on what else is in the batch's memory. T is float (fast) or double
 // (for proving gradients).
@@ -49,14 +54,21 @@ class Tape final : public kernels::Ops {
   Value scale_by(const Value& x, const Weight& scalar) override;
   Value geglu(const Value& gate, const Value& up) override;
   Value softcap(const Value& x, float cap) override;
-  // REQUIRES: rows of a sequence stand together, at consecutive positions; keys before this call
-  // do not exist (call.sequences is ignored).
+  // k_scale and v_scale round what this call's k and v bring. REQUIRES: rows of a sequence stand
+  // together, at consecutive positions; keys before this call do not exist (call.sequences is
+  // ignored).
   Value attention(const Value& q, const Value& k, const Value& v,
                   const kernels::AttentionCall& call) override;
   // The selection of experts counts as constant; the gradient runs through their weights.
   kernels::Route route(const Value& logits, const Weight& expert_scale, int64_t top_k) override;
+  // REQUIRES: no static rounding; no checkpoint asks for it in experts.
   Value experts(const Value& x, const kernels::Route& route, const Weight& gate_up,
                 const Weight& down) override;
+
+  // From now on what products with quantized matrices (Weight::tiles) without an input_scale read
+  // is rounded to int8 per 32 elements, as inference does. Off at first: a model under training
+  // knows nothing of it.
+  void round_like_inference() { rounds_blocks_ = true; }
 
   // -- losses: return the sum over rows, and add weight times its gradient to the logits'
   // ----------
@@ -97,6 +109,12 @@ class Tape final : public kernels::Ops {
 
   static Node* node(const Value& x);
   Value make(int64_t rows, int64_t cols);
+  // y = x w^T and nothing else.
+  Value product(const Value& x, const Weight& w);
+  // Rounded to multiples of `scale` from -128 to 127; x itself if it is 0.
+  Value rounded(const Value& x, float scale);
+  // Rounded to 127 steps of the largest of each 32.
+  Value rounded_blocks(const Value& x);
   const T* parameter(const Weight& w) const;
   T* parameter_gradient(const Weight& w) const;
   bool recording() const { return gradients_ != nullptr; }
@@ -131,6 +149,7 @@ class Tape final : public kernels::Ops {
   std::map<int32_t, std::shared_ptr<Keys>> keys_;  // of the owning layers
   std::vector<std::unique_ptr<RopeTable>> ropes_;
   double flops_ = 0;
+  bool rounds_blocks_ = false;
 };
 
 }  // namespace carat::train

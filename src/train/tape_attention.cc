@@ -81,8 +81,8 @@ kernels::Value Tape<T>::attention(const Value& q, const Value& k, const Value& v
     CHECK(v && k->cols == call.n_kv_heads * call.head_dim && v->cols == k->cols);
     CHECK(static_cast<int64_t>(call.kv_rows.size()) == k->rows && v->rows == k->rows);
     auto keys = std::make_shared<Keys>();
-    keys->k = node(k);
-    keys->v = node(v);
+    keys->k = node(rounded(k, call.k_scale));
+    keys->v = node(rounded(v, call.v_scale));
     list_sequences(call.kv_rows, keys->sequences);
     keys_[call.kv_layer] = std::move(keys);
   }

@@ -68,6 +68,7 @@ struct Tape<T>::Experts {
 template <class T>
 kernels::Value Tape<T>::experts(const Value& x, const kernels::Route& route, const Weight& gate_up,
                                 const Weight& down) {
+  for (const Weight* w : {&gate_up, &down}) CHECK(w->input_scale == 0 && w->output_scale == 0);
   auto e = std::make_shared<Experts>();
   e->x = x;
   e->weights = route.weights;
