@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "app/checksums.h"
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/progress.h"
@@ -156,6 +157,14 @@ class InspectCommand final : public Command {
              .target = &options_.path,
              .required = true,
              .help = "GGUF or safetensors file, or model directory"},
+            {.names = "--checksum",
+             .target = &checksum_,
+             .help = "only prints the SHA-256 of the file, or of the directory's weights, and "
+                     "compares it with what the Hub recorded at the download"},
+            {.names = "--checksums",
+             .value = "LIST",
+             .target = &checksums_,
+             .help = "the same, compared with a list of sha256sum or a Git LFS pointer"},
             {.names = "--against",
              .value = "OTHER",
              .target = &options_.against,
@@ -170,6 +179,10 @@ class InspectCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    if (checksum_ || !checksums_.empty()) {
+      print_checksums(options_.path, checksums_, json_, environment.stop);
+      return kDone;
+    }
     if (const auto part = convert::inspect_part(options_.path)) {
       if (!options_.against.empty()) {
         throw Error({"drafters and towers are not compared", options_.path, "--against", "", "",
@@ -210,7 +223,8 @@ class InspectCommand final : public Command {
   bool tensors_ = false;
   bool no_lattice_ = false;
   int64_t threads_ = 0;
-  bool json_ = false;
+  std::string checksums_;
+  bool checksum_ = false, json_ = false;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "convert/lanes.h"
 #include "convert/q4_0_fit.h"
 #include "quant/q4_0.h"
 
@@ -22,10 +23,11 @@ int count_exact(const float* w, const float* value, Grid grid) noexcept {
 
 // A product with a zero code is zero with the sign of d.
 int count_changed_zeros(const float* w, const quant::BlockQ4_0& block) noexcept {
-  const uint32_t sign = static_cast<uint32_t>(block.d.bits & 0x8000u) << 16;
-  int n = 0;
-  for (int j = 0; j < kN; ++j) n += std::bit_cast<uint32_t>(w[j]) == (sign ^ 0x80000000u);
-  return n;
+  const uint32_t other = (static_cast<uint32_t>(block.d.bits & 0x8000u) << 16) ^ 0x80000000u;
+  const Ints changed = all(std::bit_cast<int32_t>(other));
+  Ints n = all(0);
+  for (int j = 0; j < kN; j += kLanes) n -= load<Ints>(w + j) == changed;
+  return (n[0] + n[1]) + (n[2] + n[3]);
 }
 
 void count_rule(const Recovered& r, LatticeStats& s) noexcept {
