@@ -21,6 +21,7 @@ struct Avx2 {
   static constexpr int kSeveralTokens = 8;
   static constexpr int kTokens = 4;
   static constexpr int kTiles = 1;
+  static constexpr bool kPlaceSums = false;
 
   struct Codes {
     __m256i v[2];

@@ -19,6 +19,7 @@ struct Avx512 {
   static constexpr int kSeveralTokens = 8;
   static constexpr int kTokens = 6;
   static constexpr int kTiles = 2;
+  static constexpr bool kPlaceSums = true;
 
   using Codes = __m512i;
   using Ints = __m512i;
@@ -91,6 +92,10 @@ struct Avx512 {
   static CARAT_INLINE Floats to_floats(Ints i) { return _mm512_cvtepi32_ps(i); }
   static CARAT_INLINE Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static CARAT_INLINE Ints splat_int(int32_t i) { return _mm512_set1_epi32(i); }
+  template <int n>
+  static CARAT_INLINE Ints right_ints(Ints a) {
+    return _mm512_srai_epi32(a, n);
+  }
   static CARAT_INLINE Ints load_ints(const float* p) { return _mm512_loadu_si512(p); }
   static CARAT_INLINE void store_ints(float* p, Ints i) { _mm512_storeu_si512(p, i); }
   static CARAT_INLINE void prefetch(const std::byte* p) {
@@ -107,6 +112,10 @@ struct Avx512 {
     return _mm512_set1_epi32(v);
   }
 
+  static CARAT_INLINE Ints add_products(Ints sum, Codes c, const int8_t* x) {
+    return _mm512_dpbusd_epi32(sum, c, broadcast(x));
+  }
+
   template <int kMax>
   struct Dot {
     Ints total;
@@ -116,7 +125,7 @@ struct Avx512 {
     template <int k>
     CARAT_INLINE void add(Codes c, const int8_t* x) {
       if constexpr (k == 0) total = broadcast(first);
-      total = _mm512_dpbusd_epi32(total, c, broadcast(x));
+      total = add_products(total, c, x);
     }
     CARAT_INLINE Ints sum() const { return total; }
   };
@@ -128,7 +137,7 @@ struct Avx512 {
     CARAT_INLINE void begin(Ints t) { total = t; }
     template <int k>
     CARAT_INLINE void add(Codes c, const int8_t* x) {
-      total = _mm512_dpbusd_epi32(total, c, broadcast(x));
+      total = add_products(total, c, x);
     }
     CARAT_INLINE Ints sum() const { return total; }
   };
@@ -160,7 +169,7 @@ struct Avx512 {
     CARAT_INLINE void add(Codes c, const int8_t* x, const HalfScales& s) {
       Ints& sum = half[k % 2];
       if constexpr (k < 2) sum = kOffset == 0 ? _mm512_setzero_si512() : broadcast(first + k);
-      sum = _mm512_dpbusd_epi32(sum, c, broadcast(x));
+      sum = add_products(sum, c, x);
       if constexpr (k == 6) scaled = mul(to_floats(half[0]), s.scale[0]);
     }
     CARAT_INLINE Floats sum(const HalfScales& s) const {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/avx512/isa.h"
 #include "kernels/cpu/avx512/table.h"
+#include "kernels/cpu/tile/channel.h"
 #include "kernels/cpu/tile/linear.h"
 
 namespace carat::kernels::avx512 {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/avxvnni/isa.h"
 #include "kernels/cpu/avxvnni/table.h"
+#include "kernels/cpu/tile/channel.h"
 #include "kernels/cpu/tile/linear.h"
 
 namespace carat::kernels::avxvnni {

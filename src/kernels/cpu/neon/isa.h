@@ -17,6 +17,7 @@ struct Neon {
   static constexpr int kFewTokens = 4;
   static constexpr int kSeveralTokens = 8;
   static constexpr int kTokens = 4;
+  static constexpr bool kPlaceSums = false;
   static constexpr int kTiles = 1;
 
   struct Codes {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/neon/isa.h"
 #include "kernels/cpu/neon/table.h"
+#include "kernels/cpu/tile/channel.h"
 #include "kernels/cpu/tile/linear.h"
 
 namespace carat::kernels::neon {

@@ -16,6 +16,7 @@
 //   int kSeveralTokens   up to as many tokens there is no panel
 //   int kTokens          tokens of the register tile that reads panels
 //   int kTiles           tiles that share one load of a token's codes there
+//   bool kPlaceSums      has add_products and right_ints, and registers for 16 sums (channel.h)
 //
 // Codes
 //   Codes load(const std::byte*)             64 bytes, no alignment
@@ -56,6 +57,8 @@
 //   LongDot<kMax>  sums over any number of sets, x may be -128: begin(Ints), add<k>(codes, x) with
 //                  k = 0..7 for each set, Ints sum(). 2^16 columns give less than 2^31.
 //   Ints add_ints(Ints, Ints), splat_int(int32)
+//   Ints add_products(Ints, Codes, x)   of four columns, the codes unsigned up to 255
+//   Ints right_ints<n>(Ints)     shifts that keep the sign
 //   Ints load_ints(const float*), void store_ints(float*, Ints)   move the bits of sums from and to
 //                   16 places of an output
 //   HalfScales half_scales<kOffset>(Bytes, Bytes), HalfPairs half_pairs(Bytes, Bytes)

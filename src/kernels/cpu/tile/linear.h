@@ -1,7 +1,6 @@
 // y = x w^T for tiles of one format: what the tables of kernels point at.
 #pragma once
 
-#include "kernels/cpu/tile/channel.h"
 #include "kernels/cpu/tile/few.h"
 #include "kernels/cpu/tile/many.h"
 
@@ -10,10 +9,6 @@
 #define CARAT_TILE_LINEAR(Isa, F)                                                              \
   void linear_##F(const TileRows& w, const QuantizedRows& x, const LinearOutput& y) noexcept { \
     tile::linear<Isa, TileFormat::F>(w, x, y);                                                 \
-  }
-#define CARAT_TILE_STATIC(Isa, F)                                                           \
-  void static_##F(const TileRows& w, const StaticRows& x, const LinearOutput& y) noexcept { \
-    tile::linear_static<Isa, TileFormat::F>(w, x, y);                                       \
   }
 
 namespace carat::kernels::tile {
