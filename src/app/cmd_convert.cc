@@ -100,6 +100,10 @@ class ConvertCommand final : public Command {
                  "Q4_0",
          .lowest = 0,
          .highest = 1},
+        {.names = "--undo-scale-shift",
+         .target = &options_.undo_scale_shift,
+         .help = "for re-exported w4a16 checkpoints whose scales are 8/7.5 too large (inspect "
+                 "tells): restores the lattice"},
         {.names = "--no-report",
          .target = &no_report_,
          .help = "writes no DST.carat.json beside the result"},

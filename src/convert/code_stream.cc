@@ -1,6 +1,8 @@
 #include "convert/code_stream.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstring>
 
 #include "base/checked.h"
@@ -22,15 +24,41 @@ struct Lane {
   std::vector<int8_t> codes;
 };
 
+// By a byte of codes: the sum of their squares, and how many are zero.
+struct ByteSums {
+  std::array<int16_t, 256> squares;
+  std::array<int8_t, 256> zeros;
+};
+
+ByteSums make_sums(DType dtype) {
+  ByteSums sums{};
+  const int n = 8 / quant::code_bits(dtype);
+  for (int b = 0; b < 256; ++b) {
+    const auto byte = static_cast<std::byte>(b);
+    int8_t codes[4];
+    quant::unpack_codes(dtype, &byte, n, codes);
+    for (int i = 0; i < n; ++i) {
+      sums.squares[static_cast<size_t>(b)] += static_cast<int16_t>(codes[i] * codes[i]);
+      sums.zeros[static_cast<size_t>(b)] += codes[i] == 0;
+    }
+  }
+  return sums;
+}
+
+const ByteSums& sums_of(DType dtype) {
+  static const ByteSums all[] = {make_sums(DType::kC2), make_sums(DType::kC4),
+                                 make_sums(DType::kC8)};
+  return all[dtype == DType::kC2 ? 0 : dtype == DType::kC4 ? 1 : 2];
+}
+
 // Codes one tensor, some whole rows at a time.
 class Coder {
  public:
   Coder(const SourceTensor& tensor, const CodeRequest& request)
       : t_(tensor),
         layout_(request.layout),
-        factor_(request.scale_factor),
         group_(layout_.scale_columns),
-        kept_(t_.dtype == layout_.codes && t_.scales.columns == group_),
+        kept_(t_.dtype == layout_.codes && t_.scales.columns == group_ && !t_.undo_shift),
         by_32_(!kept_ && layout_.codes == DType::kC4 && group_ == quant::kBlock &&
                layout_.scales == DType::kBF16) {}
 
@@ -40,11 +68,11 @@ class Coder {
 
   void chunk(int64_t begin, int64_t n, Lane& lane, std::byte* codes, std::byte* scales,
              Findings& found) const {
-    lane.codes.resize(static_cast<size_t>(n));
     lane.scales.resize(static_cast<size_t>(n / group_));
     if (kept_) {
-      take_over(begin, n, lane, found);
+      take_over(begin, n, lane, codes, found);
     } else {
+      lane.codes.resize(static_cast<size_t>(n));
       lane.values.resize(static_cast<size_t>(n));
       Transcoder::decode(t_, begin, n, lane.raw, lane.values.data());
       if (by_32_) {
@@ -52,41 +80,52 @@ class Coder {
       } else {
         fit(n, lane, found);
       }
+      quant::pack_codes(layout_.codes, lane.codes.data(), n, codes);
     }
-    quant::pack_codes(layout_.codes, lane.codes.data(), n, codes);
     quant::encode_row(layout_.scales, lane.scales.data(), scales, n / group_);
     found.groups += n / group_;
     found.weights += n;
   }
 
  private:
-  void take_over(int64_t begin, int64_t n, Lane& lane, Findings& found) const {
-    Transcoder::read_codes(t_, begin, n, lane.raw, lane.codes.data());
+  // The bytes of codes are copied; what the new scales cost follows from the codes' squares.
+  void take_over(int64_t begin, int64_t n, Lane& lane, std::byte* out, Findings& found) const {
+    const auto bytes = static_cast<size_t>(row_bytes(layout_.codes, n));
+    t_.file->read(t_.offset + row_bytes(layout_.codes, begin), {out, bytes});
     const int64_t groups = n / group_;
     Transcoder::read_scales(t_, begin / group_, groups, lane.raw, lane.scales.data());
+    const int64_t group_bytes = row_bytes(layout_.codes, group_);
     for (int64_t g = 0; g < groups; ++g) {
       float& scale = lane.scales[static_cast<size_t>(g)];
-      scale *= factor_;
       const float rounded = round_scale(scale, layout_.scales);
       const bool exact = rounded == scale;
       (exact ? found.groups_exact : found.groups_rounded_scale) += 1;
       if (exact) {
         found.weights_bit_exact += group_;
       } else {
-        measure_scale(&lane.codes[static_cast<size_t>(g * group_)], scale, rounded, found);
+        measure_scale(out + g * group_bytes, group_bytes, scale, rounded, found);
       }
       scale = rounded;
     }
   }
 
-  // Of a group whose scale alone changes.
-  void measure_scale(const int8_t* codes, float scale, float rounded, Findings& found) const {
-    std::vector<float> before(static_cast<size_t>(group_)), after(before.size());
-    for (int64_t i = 0; i < group_; ++i) {
-      before[static_cast<size_t>(i)] = static_cast<float>(codes[i]) * scale;
-      after[static_cast<size_t>(i)] = static_cast<float>(codes[i]) * rounded;
+  // Of a group whose scale alone changes: only zeros stay what they are.
+  void measure_scale(const std::byte* codes, int64_t n_bytes, float scale, float rounded,
+                     Findings& found) const {
+    const ByteSums& sums = sums_of(layout_.codes);
+    int64_t squares = 0, zeros = 0;
+    for (int64_t i = 0; i < n_bytes; ++i) {
+      const auto byte = static_cast<size_t>(codes[i]);
+      squares += sums.squares[byte];
+      zeros += sums.zeros[byte];
     }
-    measure(before.data(), after.data(), false, std::nullopt, found);
+    const double change = static_cast<double>(rounded) - scale;
+    ErrorSums error;
+    error.squared_error = change * change * static_cast<double>(squares);
+    error.squared_weights = static_cast<double>(scale) * scale * static_cast<double>(squares);
+    if (squares > 0) error.worst_relative = std::abs(change / scale);
+    found.weights_bit_exact += zeros;
+    found.error.add(error);
   }
 
   void recover(int64_t begin, int64_t n, Lane& lane, Findings& found) const {
@@ -156,7 +195,6 @@ class Coder {
 
   const SourceTensor& t_;
   const CodedLayout layout_;
-  const float factor_;
   const int64_t group_;
   const bool kept_;   // the source has these very codes
   const bool by_32_;  // they may lie on the lattice of Q4_0

@@ -16,7 +16,6 @@ namespace carat::convert {
 
 struct CodeRequest {
   CodedLayout layout;
-  float scale_factor = 1;  // of the source's scales: 7.5 / 8 undoes a shift
   // Gets the packed codes in order, on the caller's thread. May be empty.
   std::function<void(std::span<const std::byte>)> sink;
   // Asked after each window; false ends the stream early. May be empty.

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "convert/code_stream.h"
 #include "convert/drafter.h"
+#include "convert/inspect_codes.h"
 #include "convert/journal.h"
 #include "convert/mmproj.h"
 #include "convert/plan.h"
@@ -69,6 +70,7 @@ class Conversion {
   }
 
   void run() {
+    if (options_.undo_scale_shift) undo_shift();
     sample();
     for (const Item& item : items_) progress_.total += item.source_bytes();
     while (const std::optional<size_t> surprise = write()) judge_from(*surprise);
@@ -80,6 +82,30 @@ class Conversion {
   void report(ConvertReport* out) const;
 
  private:
+  void undo_shift() {
+    CodedReport found;
+    for (Item& item : items_) {
+      if (item.how == Item::How::kLiteral || !has_small_groups(item.source)) continue;
+      if (item.how != Item::How::kScales) {
+        find_shift(pool_, item.source, nullptr, true, 0, found);
+      }
+      item.source.undo_shift = true;
+    }
+    if (!found.shift || !found.shift->follows_min_max()) {
+      throw Error({"the scales are not 8/7.5 too large, so there is nothing to undo",
+                   options_.source, "--undo-scale-shift",
+                   "groups of 32 whose largest code is -8 or 7",
+                   found.shift ? fmt::format("{} of {} groups with another", found.shift->foreign,
+                                             found.shift->groups)
+                               : "no such groups",
+                   "convert it without this option"});
+    }
+    notes_.push_back(fmt::format(
+        "scales that were 8/7.5 too large are undone; the codes of {} of {} groups are not known "
+        "for certain: there a 7 may have been an 8",
+        found.shift->ambiguous, found.shift->groups));
+  }
+
   // Finds the matrices off the lattice by a few thousand blocks of each.
   void sample() {
     for (Item& item : items_) {
@@ -298,7 +324,8 @@ class Conversion {
   std::vector<Item>& items_;  // the plan's
   std::vector<Findings> findings_;
   std::unordered_map<std::string, std::vector<std::byte>> scales_;  // by module, until written
-  Json config_json_;                                                // of a directory
+  std::vector<std::string> notes_;
+  Json config_json_;  // of a directory
   ProgressCount progress_;
   FileHasher hasher_;
   std::vector<FileDigest> source_files_, target_files_;
@@ -317,7 +344,8 @@ TensorReport report_item(const Item& item, const Findings& f) {
   t.name = item.name;
   t.source_name = item.source.name;
   t.class_name = class_name(item.ref.kind);
-  t.from = item.source.dtype;
+  const bool values = item.how == Item::How::kTranscode || item.how == Item::How::kCodes;
+  t.from = values ? item.source.dtype : item.to;
   t.to = item.element_type();
   t.shape = item.shape;
   t.bytes = item.target_bytes();
@@ -359,6 +387,7 @@ void Conversion::report(ConvertReport* out) const {
     out->tensors.push_back(std::move(t));
   }
   out->losses = plan_.losses;
+  out->notes.insert(out->notes.end(), notes_.begin(), notes_.end());
 }
 
 // What load_model skips, a directory may keep.
@@ -369,7 +398,11 @@ std::vector<std::string> notes_of(const model::Model& model, Format format, bool
     const bool tower =
         note.find("vision") != std::string::npos || note.find("audio") != std::string::npos;
     towers = towers || tower;
-    if (!(tower && from_hf && is_directory(format))) notes.push_back(note);
+    const auto kind = coded_kind(format);
+    const bool shared = kind && is_mobile(*kind) && !model.config().tied_embeddings &&
+                        note.find("K and V") != std::string::npos;
+    const bool carried = (tower || shared) && from_hf && is_directory(format);
+    if (!carried) notes.push_back(note);
   }
   if (towers && from_hf) {
     notes.emplace_back(is_directory(format) ? "the parts for images and sound are carried over"

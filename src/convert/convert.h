@@ -50,6 +50,9 @@ struct ConvertOptions {
   // kinds of codes: accepts rounded weights and scales.
   bool force_q4_0 = false;
   Recipe recipe;  // of kGguf
+  // Reads 4-bit codes as they were before an exporter made their scales 8/7.5 too large
+  // (scale_shift.h). Throws Error if some group shows that this did not happen.
+  bool undo_scale_shift = false;
   // What may be lost. A conversion that would lose anything else throws Error naming it, except
   // where the format itself asks for rounding: gguf-google and recipes of quantized types. A 4-bit
   // lattice written as bfloat16 counts as kept, because it can be found again.

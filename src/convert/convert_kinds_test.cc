@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "base/error.h"
 #include "convert/convert.h"
@@ -13,6 +15,7 @@
 #include "io/checkpoint.h"
 #include "model/load.h"
 #include "model/stored.h"
+#include "quant/coded_rows.h"
 
 namespace carat::convert {
 namespace {
@@ -290,6 +293,77 @@ TEST(ConvertKinds, AnythingIntoMobileIsFitted) {
   }
   write_hf(lattice(folder / "kv", "tinykv", Training::kSigned8));
   EXPECT_THROW((void)run(folder / "kv", folder / "m", Format::kMobileCt, kEverything), Error);
+}
+
+// What the published exporter does: largest magnitude / 7.5 for the scale.
+void export_shifted(const TemporaryFolder& folder, const std::string& from) {
+  (void)run(from, folder / "ct", Format::kW4A16, "rounded-scales");
+  const Opened source(from), ct(folder / "ct");
+  for (const TensorRef ref : model::required_tensors(ct.config)) {
+    const auto t = ct.stored.find(ref);
+    if (!t->is_coded()) continue;
+    const std::vector<float> w = source.values(ref);
+    std::vector<std::byte> codes(w.size() / 2), scales(w.size() / 16);
+    for (size_t g = 0; g < w.size() / 32; ++g) {
+      float largest = 0;
+      for (size_t j = 0; j < 32; ++j) largest = std::max(largest, std::fabs(w[32 * g + j]));
+      const float scale = to_float(to_bf16(largest / 7.5f));
+      int8_t q[32] = {};
+      for (size_t j = 0; j < 32 && scale > 0; ++j) {
+        q[j] = static_cast<int8_t>(std::clamp(std::nearbyint(w[32 * g + j] / scale), -8.0f, 7.0f));
+      }
+      quant::pack_codes(DType::kC4, q, 32, &codes[16 * g]);
+      const BF16 half = to_bf16(scale);
+      std::memcpy(&scales[2 * g], &half, 2);
+    }
+    std::fstream file(ct.checkpoint.tensors->path_of(*t->values),
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(t->values->offset);
+    file.write(reinterpret_cast<const char*>(codes.data()),
+               static_cast<std::streamsize>(codes.size()));
+    file.seekp(t->scales->offset);
+    file.write(reinterpret_cast<const char*>(scales.data()),
+               static_cast<std::streamsize>(scales.size()));
+    ASSERT_TRUE(file.good());
+  }
+}
+
+TEST(ConvertKinds, ShiftedScalesAreUndone) {
+  TemporaryFolder folder("shift");
+  write_hf(lattice(folder / "hf", "tiny", Training::kSigned8));
+  export_shifted(folder, folder / "hf");
+  const Opened hf(folder / "hf"), ct(folder / "ct");
+  const auto error = [&](const Opened& other) {
+    ErrorSums sums;
+    for (const TensorRef ref : {TensorRef{TensorKind::kQ, 0}, TensorRef{TensorKind::kDown, 3}}) {
+      const std::vector<float> w = hf.values(ref), v = other.values(ref);
+      sums.add(measure_error(w.data(), v.data(), static_cast<int64_t>(w.size())));
+    }
+    return sums.relative_rms();
+  };
+  EXPECT_NEAR(error(ct), 1.0 / 15, 0.01);
+  for (const Format format : {Format::kGgufQ4_0, Format::kW4A16, Format::kHfBf16}) {
+    ConvertOptions o;
+    o.source = folder / "ct";
+    o.target = folder / "undone";
+    o.format = format;
+    o.undo_scale_shift = true;
+    const ConvertReport r = convert(o);
+    EXPECT_TRUE(r.losses.empty());
+    EXPECT_LT(error(Opened(folder / "undone")), 0.02) << name_of(format);
+    ASSERT_FALSE(r.notes.empty());
+    EXPECT_NE(r.notes.back().find("8/7.5"), std::string::npos);
+    std::filesystem::remove_all(folder / "undone");
+  }
+  // A right lattice is not touched.
+  (void)run(folder / "hf", folder / "right", Format::kW4A16, "rounded-scales");
+  ConvertOptions o;
+  o.source = folder / "right";
+  o.target = folder / "undone";
+  o.format = Format::kW4A16;
+  o.undo_scale_shift = true;
+  EXPECT_THROW((void)convert(o), Error);
+  EXPECT_FALSE(std::filesystem::exists(folder / "undone"));
 }
 
 TEST(ConvertKinds, TowersAndUnknownKeysGoFromDirectoryToDirectory) {

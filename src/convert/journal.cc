@@ -102,6 +102,7 @@ std::string plan_digest(const ConvertOptions& options, const std::vector<Item>& 
   add(fmt::format("{} {} {} {} {} {}", name_of(options.format), options.min_lattice_share,
                   options.force_q4_0, options.max_shard_bytes, options.recipe.base,
                   options.accepted.text()));
+  add(options.undo_scale_shift ? "undo_scale_shift" : "");
   std::string last;
   for (const Item& item : items) {
     const std::string& file = item.source.file->path();

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
+#include "convert/scale_shift.h"
 #include "quant/blocks.h"
 #include "quant/coded_rows.h"
 #include "quant/float_rows.h"
@@ -55,6 +56,21 @@ void decode_codes(const SourceTensor& tensor, int64_t begin, int64_t n, std::vec
                           scales.data() + (head > 0), columns, n - head, out + head);
 }
 
+void decode_unshifted(const SourceTensor& tensor, int64_t begin, int64_t n,
+                      std::vector<std::byte>& raw, float* out) {
+  CHECK(begin % kShiftGroup == 0 && n % kShiftGroup == 0);
+  std::vector<int8_t> codes(static_cast<size_t>(n));
+  std::vector<float> scales(static_cast<size_t>(n / kShiftGroup));
+  Transcoder::read_codes(tensor, begin, n, raw, codes.data());
+  Transcoder::read_scales(tensor, begin / kShiftGroup, n / kShiftGroup, raw, scales.data());
+  for (int64_t g = 0; g < n / kShiftGroup; ++g) {
+    const float scale = scales[static_cast<size_t>(g)];
+    const UnshiftedGroup group = undo_shift(&codes[static_cast<size_t>(g * kShiftGroup)], scale);
+    const float d = unshifted_step(group.d, scale);
+    for (const int8_t code : group.codes) *out++ = d * static_cast<float>(code);
+  }
+}
+
 }  // namespace
 
 SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry& entry) {
@@ -66,7 +82,8 @@ SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry
           *n,
           entry.shape.empty() ? 1 : entry.shape.back(),
           entry.name,
-          {}};
+          {},
+          false};
 }
 
 SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTensor& stored) {
@@ -114,6 +131,7 @@ Transcoder::~Transcoder() = default;
 
 void Transcoder::decode(const SourceTensor& tensor, int64_t begin, int64_t n,
                         std::vector<std::byte>& raw, float* out) {
+  if (tensor.undo_shift) return decode_unshifted(tensor, begin, n, raw, out);
   if (quant::is_coded(tensor.dtype)) return decode_codes(tensor, begin, n, raw, out);
   raw.resize(static_cast<size_t>(row_bytes(tensor.dtype, n)));
   tensor.file->read(tensor.offset + row_bytes(tensor.dtype, begin), raw);

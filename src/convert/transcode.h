@@ -30,6 +30,9 @@ struct SourceTensor {
   int64_t columns = 0;
   std::string name;            // for errors
   kernels::CodeScales scales;  // of codes: [elements / scales.columns] one after another
+  // 4-bit codes with a scale per 32 are read as they were before an exporter made their scales
+  // 8/7.5 too large (scale_shift.h).
+  bool undo_shift = false;
 
   int64_t bytes() const { return row_bytes(dtype, elements); }  // without scales
 };

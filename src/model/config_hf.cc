@@ -233,6 +233,9 @@ Json config_to_hf(const Config& c, std::string_view dtype) {
   j["moe_intermediate_size"] = c.has_experts() ? Json(c.expert_ffn_dim) : Json();
   j["num_attention_heads"] = c.n_heads;
   j["num_experts"] = c.has_experts() ? Json(c.n_experts) : Json();
+  // transformers reads the number only where K is V; where it differs without that, each global
+  // layer says its own.
+  const bool differs = !c.k_eq_v && c.n_kv_heads_global != c.n_kv_heads_local;
   j["num_global_key_value_heads"] = c.k_eq_v ? Json(c.n_kv_heads_global) : Json();
   j["num_hidden_layers"] = c.n_layers;
   j["num_key_value_heads"] = c.n_kv_heads_local;
@@ -250,6 +253,11 @@ Json config_to_hf(const Config& c, std::string_view dtype) {
   j["use_bidirectional_attention"] = nullptr;
   j["use_cache"] = true;
   j["use_double_wide_mlp"] = c.double_wide_ffn;
+  for (int64_t i = 0; differs && i < c.n_layers; ++i) {
+    const LayerConfig layer = c.layer(i);
+    j["per_layer_config"][fmt::format("{}", i)] = {{"head_dim", layer.head_dim},
+                                                   {"num_key_value_heads", layer.n_kv_heads}};
+  }
   j["vocab_size"] = c.vocab_size;
   j["vocab_size_per_layer_input"] = c.has_ple() ? c.ple_vocab_size : c.vocab_size;
   return j;

@@ -19,6 +19,15 @@ TEST(Config, SizesAreValidAndSurviveHuggingFaceForm) {
   }
 }
 
+TEST(Config, HuggingFaceFormKeepsHeadsThatDifferWithoutSharedKAndV) {
+  Config c = config_of_size("tinykv");
+  c.k_eq_v = false;
+  c.n_kv_heads_local = 2;
+  c.n_kv_heads_global = 4;
+  c.validate();
+  EXPECT_EQ(config_from_hf(config_to_hf(c)), c);
+}
+
 TEST(Config, SizeNamesAreCaseInsensitive) {
   EXPECT_EQ(config_of_size("e2b"), config_of_size("E2B"));
   EXPECT_EQ(config_of_size("26b-a4b").n_experts, 128);

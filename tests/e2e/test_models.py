@@ -111,10 +111,31 @@ class Models(CaratTest):
         target.write_bytes(b"precious")
         self.fails("convert", source, target, says="t.gguf")
         self.assertEqual(target.read_bytes(), b"precious")
-        self.fails("convert", source, self.folder / "n.gguf", "--to", "mobile-ct", says="mobile-ct")
-        self.fails("convert", source, self.folder / "n.gguf", "--to", "q5", says="q5")
+        refused = self.folder / "refused"
+        self.fails("convert", source, refused, "--to", "mobile-ct", says="--accept rounded-weights")
+        self.assertFalse(refused.exists())
+        self.fails("convert", source, refused, "--to", "q5", code=2, says="q5")
+        self.fails("convert", source, refused, "--accept", "all", code=2, says="rounded-weights")
+        self.fails("convert", source, refused, "--recipe", "q6_k", code=2, says="--to gguf")
         self.ok("convert", source, target, "--force")
         self.assertEqual(target.read_bytes()[:4], b"GGUF")
+
+    def test_convert_between_kinds_of_codes(self):
+        source = self.synth("tiny", "m", "--format", "hf", "--type", "mobile-transformers")
+        ct = self.folder / "ct"
+        losses = "rounded-scales,dropped-cache-scales"
+        report = self.json("convert", source, ct, "--to", "mobile-ct", "--accept", losses)
+        self.assertEqual(report["losses"], losses)
+        self.assertGreater(report["error"]["relative_rms"], 0)
+        back = self.folder / "back"
+        report = self.json("convert", ct, back, "--to", "mobile-transformers")
+        self.assertEqual(report["weights"], report["weights_bit_exact"])
+        for path in (source, ct, back):
+            self.ok("logits", path, "--tokens", "2,5", "--out", self.folder / "logits")
+        recipe = self.folder / "recipe.json"
+        recipe.write_text('{"recipe": "q6_k", "tensors": {"blk.*.attn_q.weight": "q8_0"}}')
+        self.ok("convert", self.synth("tiny", "hf", "--format", "hf"), self.folder / "r.gguf",
+                "--to", "gguf", "--recipe", recipe)
 
     def test_inspect_describes(self):
         path = self.synth("tinymoe", "m.gguf")
