@@ -124,6 +124,56 @@ class Reader(CaratTest):
                 table = reader.TEXT + "embed_tokens"
                 self.assertEqual(table in modules, kind != "w4a16-ct")
 
+    def test_codes_keep_their_values(self):
+        """w4a16-ct to Q4_0 and to floats, of a dense model and a mixture."""
+        for size in ("tiny", "tinymoe"):
+            with self.subTest(size):
+                coded = self.folder / f"{size}-ct"
+                self.ok("synth", size, coded, "--format", "hf", "--type", "w4a16-ct")
+                expected = reader.weights(coded)
+                gguf, plain = self.folder / f"{size}.gguf", self.folder / f"{size}-hf"
+                self.ok("convert", coded, gguf)
+                for name, (shape, values) in reader.weights(gguf).items():
+                    self.assertEqual(shape, expected[name][0], name)
+                    self.assertEqual(values, expected[name][1], name)
+                self.ok("convert", coded, plain, "--to", "hf-bf16")
+                self.same_after_bf16(expected, reader.weights(plain))
+
+    def test_mobile_kinds_hold_the_same_codes(self):
+        source, ct, back = (self.folder / name for name in ("mobile", "ct", "back"))
+        self.ok("synth", "tiny", source, "--format", "hf", "--type", "mobile-transformers")
+        losses = "dropped-cache-scales,rounded-scales"
+        self.ok("convert", source, ct, "--to", "mobile-ct", "--accept", losses)
+        self.ok("convert", ct, back, "--to", "mobile-transformers")
+        a, b, c = (reader.Directory(path) for path in (source, ct, back))
+        self.assertEqual(set(a.modules()), set(b.modules()))
+        self.assertEqual(set(a.modules()), set(c.modules()))
+        for module, (_, scales) in a.modules().items():
+            self.assertEqual(a.codes(module), b.codes(module), module)
+            self.assertEqual(a.codes(module), c.codes(module), module)
+            rounded = reader.round_bf16(a.values(scales))
+            self.assertEqual(rounded, reader.round_bf16(b.values(b.modules()[module][1])), module)
+            self.assertEqual(b.values(b.modules()[module][1]), c.values(c.modules()[module][1]))
+            for mobile, compressed in (("input_activation_scale", "input_scale"),
+                                       ("output_activation_scale", "output_scale")):
+                stated = a.scalar(f"{module}.{mobile}")
+                kept = b.scalar(f"{module}.{compressed}")
+                self.assertEqual(stated or None, kept, f"{module}: only what is not zero")
+                self.assertEqual(stated, c.scalar(f"{module}.{mobile}"), module)
+
+    def test_lattice_becomes_w4a16(self):
+        source, gguf, ct = self.folder / "hf", self.folder / "a.gguf", self.folder / "ct"
+        self.ok("synth", "tinykv", source, "--format", "hf")
+        self.ok("convert", source, gguf)
+        self.ok("convert", source, ct, "--to", "w4a16-ct", "--accept",
+                "rounded-scales,rounded-weights")
+        self.assertTrue([m for m in reader.Directory(ct).modules() if m.endswith("0.mlp.up_proj")])
+        values = reader.Gguf(gguf).values("blk.0.attn_q.weight")
+        dequantized = reader.weights(ct)[reader.TEXT + "layers.0.self_attn.q_proj.weight"][1]
+        self.assertEqual(len(values), len(dequantized))
+        for x, y in zip(values, dequantized):
+            self.assertLessEqual(abs(x - y), abs(x) / 250)  # half a step of bfloat16
+
 
 if __name__ == "__main__":
     unittest.main()
