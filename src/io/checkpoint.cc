@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "io/gguf_experts.h"
 #include "io/gguf_parse.h"
 #include "io/safetensors_reader.h"
 
@@ -110,7 +111,7 @@ Checkpoint open_checkpoint(const std::string& path) {
     auto gguf = open_gguf(path);
     checkpoint.kind = CheckpointKind::kGguf;
     checkpoint.gguf = gguf.get();
-    checkpoint.tensors = std::move(gguf);
+    checkpoint.tensors = join_gate_up_experts(std::move(gguf));
     return checkpoint;
   }
   if (!path.ends_with(".safetensors")) {

@@ -20,7 +20,7 @@ struct Checkpoint {
   std::string path;  // as given
   std::unique_ptr<TensorSource> tensors;
 
-  // GGUF: the same object as `tensors`; otherwise nullptr.
+  // GGUF: the file behind `tensors`, which owns it; otherwise nullptr.
   const GgufFile* gguf = nullptr;
 
   // Hugging Face: config.json and generation_config.json of the directory, or of the folder that

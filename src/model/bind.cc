@@ -6,7 +6,9 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "io/gguf_experts.h"
 #include "model/load.h"
+#include "quant/scheme.h"
 
 namespace carat::model {
 namespace {
@@ -34,11 +36,11 @@ constexpr KnownForeign kForeign[] = {
     {"_scale", "config.json has no quantization_config that says how to read it"},
     {".experts.0.", "experts one by one are not supported; they are joined in one tensor"},
     {"ffn_gate_exps",
-     "separate gate and up experts are not supported; convert the model again, "
-     "which joins them in ffn_gate_up_exps"},
+     "gate and up experts in two tensors must be of one type and shape to be joined as "
+     "ffn_gate_up_exps"},
     {"ffn_up_exps",
-     "separate gate and up experts are not supported; convert the model again, "
-     "which joins them in ffn_gate_up_exps"},
+     "gate and up experts in two tensors must be of one type and shape to be joined as "
+     "ffn_gate_up_exps"},
 };
 
 const char* hint_for(std::string_view name, Coding coding) {
@@ -138,7 +140,8 @@ void check_type(const Config& config, const io::TensorSource& source, const io::
     if (!is_float) wrong_type(source, entry, "F32, BF16 or F16");
     return;
   }
-  if (!info(entry.dtype).computable) {
+  // Who computes asks for more (load.cc).
+  if (!info(entry.dtype).computable && !quant::can_decode(entry.dtype)) {
     wrong_type(source, entry, computable_names(),
                "config.json must tell how codes are to be read; else quantize the model again");
   }
@@ -194,8 +197,8 @@ kernels::Weight make_weight(const Config& config, const io::TensorSource& source
     w.data = vector_as_f32(source, entry, w.cols, storage);
   } else if (t.is_coded()) {
     w.scales = {&source.file_of(*t.scales), t.scales->offset, t.scales->dtype, t.scale_columns};
-  } else if (is_looked_up_only(config, kind)) {
-    w.data = nullptr;
+  } else if (is_looked_up_only(config, kind) || io::is_joined(*w.file)) {
+    w.data = nullptr;  // of joined experts load_model takes a copy if they are not packed
   } else if (is_aligned(entry)) {
     w.data = source.view(entry).data;
   } else {

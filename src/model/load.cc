@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "io/gguf_experts.h"
 
 namespace carat::model {
 namespace {
@@ -126,6 +127,31 @@ std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkp
   return std::make_shared<text::Tokenizer>(text::read_tokenizer_json(checkpoint.tokenizer_path));
 }
 
+namespace {
+
+// Types that can be read and converted, but not multiplied by.
+void check_computable(const Weights& weights, Naming naming) {
+  for (size_t i = 0; i < weights.all.size(); ++i) {
+    const kernels::Weight& w = weights.all[i];
+    if (info(w.dtype).computable || !w.scales.empty()) continue;
+    throw Error({"a tensor has a type that carat converts but does not compute with",
+                 w.file ? w.file->path() : "", "tensor " + name_of(weights.refs[i], naming),
+                 computable_names(), name_of(w.dtype),
+                 "carat convert MODEL.gguf OUT.gguf --to gguf-bf16 writes the same values"});
+  }
+}
+
+// Joined experts that stay in the file's order have no mapping.
+void copy_joined(const io::TensorSource& source, Naming naming, Weights& weights) {
+  for (size_t i = 0; i < weights.all.size(); ++i) {
+    kernels::Weight& w = weights.all[i];
+    if (w.data != nullptr || w.file == nullptr || !io::is_joined(*w.file)) continue;
+    w.data = source.view(*source.find(name_of(weights.refs[i], naming))).data;
+  }
+}
+
+}  // namespace
+
 Model load_model(const std::string& path, const LoadOptions& options) {
   return load_model(io::open_checkpoint(path), options);
 }
@@ -146,7 +172,11 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options) {
   if (checkpoint.gguf != nullptr) checkpoint.gguf->release_metadata();
   model.source = std::move(checkpoint.tensors);
   model.weights = bind_weights(config, stored, model.source, &model.notes);
-  if (options.pack) pack_weights(model.weights, options.packing, &model.notes);
+  if (options.pack) {
+    check_computable(model.weights, stored.naming());
+    pack_weights(model.weights, options.packing, &model.notes);
+    copy_joined(*model.source, stored.naming(), model.weights);
+  }
   if (!model.tokenizer) model.notes.push_back("the checkpoint has no tokenizer");
   return model;
 }
