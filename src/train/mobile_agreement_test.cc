@@ -6,7 +6,7 @@
 #include <cmath>
 #include <list>
 
-#include "kernels/cpu/cpu_ops_test_util.h"
+#include "kernels/cpu/cpu_ops_testing.h"
 #include "model/testing/run_forward.h"
 #include "train/tape_test_util.h"
 

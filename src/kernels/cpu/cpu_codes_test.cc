@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "base/half.h"
-#include "kernels/cpu/cpu_ops_test_util.h"
+#include "kernels/cpu/cpu_ops_testing.h"
 #include "kernels/scalar/activation.h"
 #include "kernels/scalar/static_round.h"
 #include "kernels/testing/quantized.h"

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/file.h"
-#include "kernels/cpu/cpu_ops_test_util.h"
+#include "kernels/cpu/cpu_ops_testing.h"
 #include "kernels/scalar/activation.h"
 #include "kernels/scalar/rms_norm.h"
 #include "kernels/scalar/rope.h"

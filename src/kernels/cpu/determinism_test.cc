@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/cpu_ops_test_util.h"
+#include "kernels/cpu/cpu_ops_testing.h"
 #include "kernels/scalar/attention.h"
 #include "kernels/testing/quantized.h"
 #include "tensor/compare.h"
