@@ -137,7 +137,7 @@ void check_computable(const Weights& weights, Naming naming) {
     throw Error({"a tensor has a type that carat converts but does not compute with",
                  w.file ? w.file->path() : "", "tensor " + name_of(weights.refs[i], naming),
                  computable_names(), name_of(w.dtype),
-                 "carat convert MODEL.gguf OUT.gguf --to gguf-bf16 writes the same values"});
+                 "carat convert MODEL.gguf OUT.gguf --to gguf-bf16 keeps the values of this type"});
   }
 }
 

@@ -94,7 +94,11 @@ TEST(Tensors, RolesOfOtherTensors) {
             Need::kRequired);
   EXPECT_EQ(large.role("model.language_model.embed_tokens_per_layer.weight").need, Need::kUnknown);
   EXPECT_EQ(gguf.role("rope_freqs.weight").need, Need::kSkipped);
-  EXPECT_EQ(gguf.role("output.weight").need, Need::kUnknown);
+  // Beside a config that ties the two it is a copy; config_from_gguf unties them where it is there.
+  EXPECT_STREQ(gguf.role("output.weight").part, "copy of the output matrix");
+  Config untied = config_of_size("E2B");
+  untied.tied_embeddings = false;
+  EXPECT_EQ(TensorNames(untied, Naming::kGguf).role("output.weight").need, Need::kRequired);
   EXPECT_EQ(gguf.role("vision_tower.x").need, Need::kUnknown);
 }
 
