@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -375,6 +376,7 @@ TEST(ConvertKinds, TowersAndUnknownKeysGoFromDirectoryToDirectory) {
   Json config = read_json_file(folder / "hf/config.json");
   config["custom_key"] = {{"answer", 42}};
   testing::write_text(folder / "hf/config.json", to_json_text(config));
+  testing::write_text(folder / "hf/LICENSE", "terms of use");
   const std::string tower = "model.embed_vision.embedding_projection.weight";
   for (const Format format : {Format::kW4A16, Format::kHfBf16, Format::kMobileCt}) {
     (void)run(folder / "hf", folder / "out", format,
@@ -386,6 +388,7 @@ TEST(ConvertKinds, TowersAndUnknownKeysGoFromDirectoryToDirectory) {
     EXPECT_EQ(b.checkpoint.config["custom_key"]["answer"], 42);
     EXPECT_EQ(b.checkpoint.config.contains("quantization_config"), format != Format::kHfBf16);
     EXPECT_TRUE(std::filesystem::exists(folder / "out/chat_template.jinja"));
+    EXPECT_EQ(read_text_file(folder / "out/LICENSE", 100), "terms of use");
     std::filesystem::remove_all(folder / "out");
   }
 }
@@ -421,6 +424,30 @@ TEST(ConvertKinds, RecipesGiveTypes) {
   EXPECT_EQ(out.stored.find(TensorRef{TensorKind::kQNorm, 1})->dtype, DType::kF32);
   EXPECT_EQ(out.stored.find(TensorRef{TensorKind::kTokenEmbedding, -1})->dtype, DType::kF16);
   EXPECT_EQ(out.checkpoint.gguf->metadata().get_int("general.file_type", 0, 100), 18);
+}
+
+// Wherever it stops, between codes and their scales too.
+TEST(ConvertKinds, GoesOnBehindCodes) {
+  TemporaryFolder folder("resume");
+  write_hf(lattice(folder / "hf", "tiny", Training::kAbsmax7));
+  (void)run(folder / "hf", folder / "whole", Format::kW4A16);
+  const std::string file = "/model.safetensors";
+  const std::string expected = read_text_file((folder / "whole") + file, 1 << 28);
+  for (const int calls : {1, 2, 3, 7, 20}) {
+    std::atomic<bool> stop{false};
+    ConvertOptions o;
+    o.source = folder / "hf";
+    o.target = folder / "out";
+    o.format = Format::kW4A16;
+    o.stop = &stop;
+    int n = 0;
+    o.progress = [&](int64_t, int64_t, const std::string&) { stop = stop || ++n == calls; };
+    EXPECT_THROW((void)convert(o), Interrupted);
+    const ConvertReport r = run(folder / "hf", folder / "out", Format::kW4A16);
+    EXPECT_EQ(r.weights_bit_exact, r.weights);
+    EXPECT_EQ(read_text_file((folder / "out") + file, 1 << 28), expected) << calls;
+    std::filesystem::remove_all(folder / "out");
+  }
 }
 
 TEST(ConvertKinds, ThreadsDoNotChangeCodes) {

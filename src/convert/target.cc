@@ -133,6 +133,30 @@ std::string generation_config(const model::GenerationDefaults& g, const text::Vo
   return to_json_text(j, 2) + "\n";
 }
 
+// Files beside a published checkpoint that conversion has nothing to say of.
+constexpr const char* kOtherFiles[] = {"LICENSE",
+                                       "LICENSE.txt",
+                                       "LICENSE.md",
+                                       "NOTICE",
+                                       "NOTICE.txt",
+                                       "README.md",
+                                       "tokenizer.model",
+                                       "added_tokens.json",
+                                       "special_tokens_map.json",
+                                       "processor_config.json",
+                                       "preprocessor_config.json",
+                                       "video_preprocessor_config.json",
+                                       "feature_extractor_config.json"};
+
+void read_other_files(const fs::path& folder, SideFiles& side) {
+  std::error_code ignored;
+  for (const char* name : kOtherFiles) {
+    const fs::path path = folder / name;
+    if (!fs::is_regular_file(path, ignored)) continue;
+    side.others.emplace_back(name, text_of(path.string(), kMaxTemplate));
+  }
+}
+
 }  // namespace
 
 SideFiles read_side_files(const io::Checkpoint& checkpoint) {
@@ -144,6 +168,9 @@ SideFiles read_side_files(const io::Checkpoint& checkpoint) {
     side.name = m.get_string("general.name", side.name);
     return side;
   }
+  const fs::path source(checkpoint.path);
+  read_other_files(
+      checkpoint.kind == io::CheckpointKind::kHfDirectory ? source : source.parent_path(), side);
   side.tokenizer_path = checkpoint.tokenizer_path;
   side.tokenizer_config = text_of(checkpoint.tokenizer_config_path, kMaxTemplate);
   side.chat_template = text_of(checkpoint.chat_template_path, kMaxTemplate);
@@ -173,6 +200,7 @@ std::unique_ptr<Target> make_hf_target(const ConvertOptions& options, const mode
                                                     : side.tokenizer_config);
   }
   if (!side.chat_template.empty()) texts.emplace_back("chat_template.jinja", side.chat_template);
+  texts.insert(texts.end(), side.others.begin(), side.others.end());
   return std::make_unique<HfTarget>(options, std::move(specs), texts, write);
 }
 

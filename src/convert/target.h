@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -18,6 +19,9 @@ struct SideFiles {
   std::string tokenizer_config, generation_config;  // whole texts, or empty
   std::string chat_template;
   std::string name;  // of the model, for people
+  // Of a directory, carried into another one as they are: licence and notices, the model card, what
+  // processors of images and sound need. File name and contents.
+  std::vector<std::pair<std::string, std::string>> others;
 };
 SideFiles read_side_files(const io::Checkpoint& checkpoint);
 
