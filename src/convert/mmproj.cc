@@ -203,7 +203,14 @@ ConvertReport convert_towers(const ConvertOptions& options, const io::Checkpoint
   }
   check_target(options, *checkpoint.tensors);
   const auto rows = open_tower_rows(checkpoint);
+  // Of a whole model the towers are a small part: reading all of it would take most of the time.
+  std::vector<FileDigest> source_files;
+  if (is_towers_only(checkpoint)) {
+    source_files = digest_files(tensor_files(*checkpoint.tensors), options.stop, {});
+    check_recorded(source_files);
+  }
   ConvertReport report = write_towers(*rows, read_side_files(checkpoint).name, gguf, options);
+  report.source_files = std::move(source_files);
   report.notes.push_back(describe(rows->config()));
   if (!gguf && rows->config().audio && !rows->config().audio->unified) {
     report.notes.push_back(

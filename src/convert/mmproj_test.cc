@@ -59,6 +59,10 @@ TEST_P(TowersOfSize, SurviveTheWayThereAndBack) {
   const std::string hf = make_towers(folder, GetParam());
   const ConvertReport there = convert_to(hf, folder / "mmproj.gguf", Format::kMmprojBf16);
   EXPECT_GT(there.weights, 0);
+  ASSERT_EQ(there.source_files.size(), 1u);
+  EXPECT_EQ(there.source_files[0].path, hf + "/model.safetensors");
+  ASSERT_EQ(there.target_files.size(), 1u);
+  EXPECT_EQ(there.target_files[0].sha256.size(), 64u);
   for (const TensorReport& t : there.tensors) EXPECT_EQ(t.weights_bit_exact, t.weights) << t.name;
   const ConvertReport back = convert_to(folder / "mmproj.gguf", folder / "back", Format::kHfBf16);
   EXPECT_EQ(back.tensors.size(), there.tensors.size());
