@@ -170,19 +170,21 @@ std::vector<std::string> shift_sentences(const CodedReport& report) {
   if (s.follows_min_max()) {
     out.push_back(fmt::format(
         "scales: as an exporter makes them that divides the largest magnitude by 7.5 (all {} "
-        "groups{} reach -8 or 7, none has a negative scale); of weights trained on the Q4_0 "
+        "groups{} reach -8, 7 or -7, none has a negative scale); of weights trained on the Q4_0 "
         "lattice they are 8/7.5 too large",
         s.groups, seen));
-    out.push_back(fmt::format(
-        "if so, the codes before are known in {} of the groups ({} with a -8, {} with one 7, which "
-        "was 8) and not in {}",
-        percent(s.proven(), s.groups), percent(s.with_minus8, s.groups),
-        percent(s.single_plus7, s.groups), percent(s.ambiguous, s.groups)));
+    out.push_back(
+        fmt::format("if so, the codes before are known in {} of the groups ({} with a -8, {} with "
+                    "one 7 or -7, which "
+                    "was the peak) and not in {}",
+                    percent(s.proven(), s.groups), percent(s.with_minus8, s.groups),
+                    percent(s.single_peak, s.groups), percent(s.ambiguous, s.groups)));
   } else {
-    out.push_back(fmt::format(
-        "scales: not of the largest magnitude / 7.5 ({} of {} groups{} reach neither -8 nor 7, {} "
-        "have a negative scale)",
-        s.foreign, s.groups, seen, s.negative_scales));
+    out.push_back(
+        fmt::format("scales: not of the largest magnitude / 7.5 ({} of {} groups{} reach neither "
+                    "-8 nor 7 nor -7, {} "
+                    "have a negative scale)",
+                    s.foreign, s.groups, seen, s.negative_scales));
   }
   if (!report.pairs || report.pairs->groups == 0) return out;
   const ShiftPairs& p = *report.pairs;

@@ -10,14 +10,14 @@ namespace carat::convert {
 namespace {
 
 struct Counts {
-  int minus8 = 0, plus7 = 0, nonzero = 0;
+  int minus8 = 0, sevens = 0, nonzero = 0;  // sevens: of either sign
 };
 
 Counts count_codes(const int8_t* codes) {
   Counts c;
   for (int64_t i = 0; i < kShiftGroup; ++i) {
     c.minus8 += codes[i] == -8;
-    c.plus7 += codes[i] == 7;
+    c.sevens += codes[i] == 7 || codes[i] == -7;
     c.nonzero += codes[i] != 0;
   }
   return c;
@@ -27,11 +27,13 @@ bool is_near(float weight, float expected) {
   return std::fabs(weight - expected) <= std::fabs(expected) * (1.0f / 64);
 }
 
-// Whether code * step gives the weights. With `clipped`, a 7 may have been an 8.
+// Whether code * step gives the weights. With `clipped`, a 7 of either sign may have been an 8.
 bool gives(const int8_t* codes, float step, const float* weights, bool clipped) {
   for (int64_t i = 0; i < kShiftGroup; ++i) {
     if (is_near(weights[i], static_cast<float>(codes[i]) * step)) continue;
-    if (!clipped || codes[i] != 7 || !is_near(weights[i], 8 * step)) return false;
+    const bool seven = codes[i] == 7 || codes[i] == -7;
+    const float peak = codes[i] < 0 ? -8 * step : 8 * step;
+    if (!clipped || !seven || !is_near(weights[i], peak)) return false;
   }
   return true;
 }
@@ -47,12 +49,16 @@ UnshiftedGroup undo_shift(const int8_t* codes, float scale) noexcept {
   if (c.nonzero == 0) return g;
   if (c.minus8 > 0) {
     g.kind = Kind::kProven;
-  } else if (c.plus7 > 1) {
+  } else if (c.sevens > 1) {
     g.kind = Kind::kAmbiguous;
-  } else if (c.plus7 == 1) {
+  } else if (c.sevens == 1) {
     g.kind = Kind::kProven;
-    g.d = -g.d;
-    for (int8_t& code : g.codes) code = static_cast<int8_t>(code == 7 ? -8 : -code);
+    const bool negative = std::find(codes, codes + kShiftGroup, -7) != codes + kShiftGroup;
+    if (!negative) g.d = -g.d;
+    for (int8_t& code : g.codes) {
+      const bool peak = code == 7 || code == -7;
+      code = static_cast<int8_t>(peak ? -8 : negative ? code : -code);
+    }
   } else {
     g.kind = Kind::kForeign;
     g.d = scale;
@@ -80,7 +86,7 @@ void ShiftStats::add(const ShiftStats& other) {
   groups += other.groups;
   zero += other.zero;
   with_minus8 += other.with_minus8;
-  single_plus7 += other.single_plus7;
+  single_peak += other.single_peak;
   ambiguous += other.ambiguous;
   foreign += other.foreign;
   negative_scales += other.negative_scales;
@@ -95,8 +101,8 @@ void count_groups(const int8_t* codes, const float* scales, int64_t n_groups, Sh
       ++stats.zero;
     } else if (c.minus8 > 0) {
       ++stats.with_minus8;
-    } else if (c.plus7 > 0) {
-      ++(c.plus7 == 1 ? stats.single_plus7 : stats.ambiguous);
+    } else if (c.sevens > 0) {
+      ++(c.sevens == 1 ? stats.single_peak : stats.ambiguous);
     } else {
       ++stats.foreign;
     }
@@ -137,7 +143,7 @@ Json to_json(const ShiftStats& s) {
   return {{"groups", s.groups},
           {"zero", s.zero},
           {"with_minus8", s.with_minus8},
-          {"single_plus7", s.single_plus7},
+          {"single_peak", s.single_peak},
           {"ambiguous", s.ambiguous},
           {"foreign", s.foreign},
           {"negative_scales", s.negative_scales},

@@ -2,13 +2,14 @@
 //
 // Weights trained on the Q4_0 lattice have, in every group of 32, a weight of largest magnitude
 // that is 8 steps of the group's scale. An exporter that takes largest magnitude / 7.5 for the
-// scale finds the same codes, because k * 7.5 / 8 rounds to k for -8 <= k <= 7; but +8 becomes 7.5
-// steps, and the largest code is 7. So the codes of a group are known
-//   * if one of them is -8: that is the largest, and a 7 is a 7;
-//   * if none is -8 and one is 7: it was the 8;
-// and they are not known if several are 7: one of them was 8 at least. The step is the scale *
-// 7.5 / 8, as well as the scale's own type tells it. Nothing of this is true of weights that do not
-// come from that lattice: compare with the checkpoint that was exported to prove it
+// scale finds k * 7.5 / 8 steps for k, which rounds to k for -7 <= k <= 7. The peak itself becomes
+// 7.5 steps but for the rounding of scale and quotient: +8 becomes 7, the largest code; -8 becomes
+// -8, or -7 where the scale was rounded up. So the codes of a group are known
+//   * if one of them is -8: that is the peak, and a 7 is a 7;
+//   * if none is -8 and just one is 7 or -7: that was the peak;
+// and they are not known if several are 7 or -7: one of them was 8 at least. The step is the scale
+// * 7.5 / 8, as well as the scale's own type tells it. Nothing of this is true of weights that do
+// not come from that lattice: compare with the checkpoint that was exported to prove it
 // (compare_groups).
 #pragma once
 
@@ -26,8 +27,8 @@ struct UnshiftedGroup {
   enum class Kind : uint8_t {
     kZero,       // all codes are 0
     kProven,     // the codes are those of the lattice
-    kAmbiguous,  // several codes of 7: they are left as they are
-    kForeign,    // neither -8 nor 7 occurs: another rule made this group
+    kAmbiguous,  // several codes of 7 or -7: they are left as they are
+    kForeign,    // no -8, 7 or -7 occurs: another rule made this group
   } kind = Kind::kZero;
   // weight = d * code. A peak of +8 steps is the code -8 of a negative d, as in Q4_0.
   float d = 0;
@@ -44,13 +45,13 @@ struct UnshiftedGroup {
 // Groups by what their codes alone tell.
 struct ShiftStats {
   int64_t groups = 0;
-  int64_t zero = 0, with_minus8 = 0, single_plus7 = 0, ambiguous = 0, foreign = 0;
+  int64_t zero = 0, with_minus8 = 0, single_peak = 0, ambiguous = 0, foreign = 0;
   int64_t negative_scales = 0;
 
   // Whether every group is as the exporter leaves it. A checkpoint with right scales is not: there
   // a peak of +8 has a negative scale.
   bool follows_min_max() const;
-  int64_t proven() const { return zero + with_minus8 + single_plus7; }
+  int64_t proven() const { return zero + with_minus8 + single_peak; }
   void add(const ShiftStats& other);
 };
 // n_groups groups one after another. Adds to `stats`.
