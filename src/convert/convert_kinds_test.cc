@@ -9,11 +9,13 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "convert/coded_layout.h"
 #include "convert/convert.h"
 #include "convert/synth.h"
 #include "convert/testing/checkpoints.h"
 #include "convert/transcode.h"
 #include "io/checkpoint.h"
+#include "io/safetensors_writer.h"
 #include "model/load.h"
 #include "model/stored.h"
 #include "quant/coded_rows.h"
@@ -424,6 +426,77 @@ TEST(ConvertKinds, RecipesGiveTypes) {
   EXPECT_EQ(out.stored.find(TensorRef{TensorKind::kQNorm, 1})->dtype, DType::kF32);
   EXPECT_EQ(out.stored.find(TensorRef{TensorKind::kTokenEmbedding, -1})->dtype, DType::kF16);
   EXPECT_EQ(out.checkpoint.gguf->metadata().get_int("general.file_type", 0, 100), 18);
+}
+
+// Copies a directory's tensors and adds 8-bit modules of the towers.
+void add_coded_towers(const std::string& from, const std::string& to) {
+  const io::Checkpoint c = io::open_checkpoint(from);
+  struct Tensor {
+    io::TensorSpec spec;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<Tensor> tensors;
+  for (const io::TensorEntry& e : c.tensors->entries()) {
+    std::vector<std::byte> bytes(static_cast<size_t>(e.bytes));
+    c.tensors->file_of(e).read(e.offset, bytes);
+    tensors.push_back({{e.name, e.dtype, e.shape}, std::move(bytes)});
+  }
+  const auto floats = [](std::vector<float> values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  for (const char* module : {"model.vision_tower.encoder.layers.0.mlp.up_proj.linear",
+                             "model.audio_tower.layers.0.self_attn.post.linear"}) {
+    const std::string m = module;
+    std::vector<std::byte> codes(16 * 32);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::byte>(i * 7);
+    tensors.push_back({{m + ".weight", DType::kI8, {16, 32}}, codes});
+    std::vector<float> scales(16, 0.01f);
+    tensors.push_back({{m + ".weight_scale", DType::kF32, {16, 1}}, floats(scales)});
+    tensors.push_back({{m + ".input_activation_scale", DType::kF32, {}}, floats({0.05f})});
+    tensors.push_back({{m + ".output_activation_scale", DType::kF32, {}}, floats({0.0f})});
+  }
+  std::stable_sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
+    return alignment_rank(a.spec) < alignment_rank(b.spec);
+  });
+  std::filesystem::create_directories(to);
+  std::vector<io::TensorSpec> specs;
+  for (const Tensor& t : tensors) specs.push_back(t.spec);
+  const auto writer = io::write_safetensors_directory(to, specs, int64_t{1} << 30);
+  for (const Tensor& t : tensors) writer->write(t.spec.name, t.bytes);
+  writer->finish();
+  std::filesystem::copy_file(from + "/config.json", to + "/config.json");
+}
+
+TEST(ConvertKinds, TowersOfCodesFollowTheKind) {
+  TemporaryFolder folder("coded_towers");
+  add_coded_towers(synth(folder, "tiny", "mobile-transformers"), folder / "m");
+  const std::string vision = "model.vision_tower.encoder.layers.0.mlp.up_proj.linear";
+  const std::string post = "model.audio_tower.layers.0.self_attn.post.linear";
+  const auto entry = [](const Opened& o, const std::string& name) {
+    const io::TensorEntry* e = o.checkpoint.tensors->find(name);
+    EXPECT_NE(e, nullptr) << name;
+    return e == nullptr ? DType::kBool : e->dtype;
+  };
+  (void)run(folder / "m", folder / "same", Format::kMobileTransformers);
+  const Opened same(folder / "same");
+  EXPECT_EQ(entry(same, post + ".weight"), DType::kI8);
+  EXPECT_EQ(entry(same, vision + ".output_activation_scale"), DType::kF32);
+
+  (void)run(folder / "m", folder / "ct", Format::kMobileCt, "rounded-scales,dropped-cache-scales");
+  const Opened ct(folder / "ct");
+  EXPECT_EQ(entry(ct, vision + ".weight"), DType::kI8);
+  EXPECT_EQ(entry(ct, vision + ".weight_scale"), DType::kBF16);
+  EXPECT_EQ(entry(ct, vision + ".input_scale"), DType::kF32);
+  EXPECT_EQ(ct.checkpoint.tensors->find(vision + ".output_scale"), nullptr);  // 0
+  EXPECT_EQ(entry(ct, post + ".weight"), DType::kBF16);
+  EXPECT_EQ(ct.checkpoint.tensors->find(post + ".weight_scale"), nullptr);
+
+  (void)run(folder / "m", folder / "hf", Format::kHfBf16, "dropped-activation-scales");
+  const Opened hf(folder / "hf");
+  EXPECT_EQ(entry(hf, vision + ".weight"), DType::kBF16);
+  EXPECT_EQ(hf.checkpoint.tensors->find(vision + ".weight_scale"), nullptr);
+  EXPECT_EQ(hf.checkpoint.tensors->find(vision + ".input_activation_scale"), nullptr);
 }
 
 // Wherever it stops, between codes and their scales too.
