@@ -129,7 +129,7 @@ TEST_F(Generate, StreamsTokensAndProgress) {
   EXPECT_EQ(result.reason, StopReason::kCaller);
   EXPECT_EQ(streamed, result.tokens);
   EXPECT_EQ(streamed.size(), 5u);
-  EXPECT_EQ(done, (std::vector<int64_t>{8, 16, 20}));
+  EXPECT_EQ(done, (std::vector<int64_t>{7, 14, 20}));  // chunks of equal size
 }
 
 TEST_F(Generate, CancelEndsBetweenChunks) {

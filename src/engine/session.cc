@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "model/forward.h"
 
@@ -64,9 +65,11 @@ std::span<const float> Session::read(std::span<const int32_t> tokens, const Read
     restart_at = policy_.in_prompt(all);
   }
   logits_.resize(static_cast<size_t>(vocab_size()));
-  for (int64_t at = 0; at < total; at += limits_.chunk) {
+  // Equal chunks: activations of one size share memory, those of a short last chunk would add some.
+  const int64_t chunk = ceil_div(total, ceil_div(total, limits_.chunk));
+  for (int64_t at = 0; at < total; at += chunk) {
     stop_if_asked(stop);
-    const int64_t n = std::min(limits_.chunk, total - at);
+    const int64_t n = std::min(chunk, total - at);
     const bool last = at + n == total;
     const kernels::Value hidden =
         run(tokens.subspan(static_cast<size_t>(at), static_cast<size_t>(n)),

@@ -24,7 +24,7 @@ struct SessionOptions {
   int64_t context = 0;
   // Bytes that keys and values may take; 0: no limit but the context.
   int64_t kv_budget = 0;
-  // Tokens per forward pass while a prompt is read. The results do not depend on it.
+  // Most tokens per forward pass while a prompt is read. The results do not depend on it.
   int64_t chunk = 512;
   // Most memory of the logits that read_all hands out at once (one row takes what it takes).
   int64_t logit_bytes = int64_t{64} << 20;
