@@ -12,7 +12,7 @@ packages() {
   case "$1" in
     build)
       echo g++:g++ cmake:cmake ninja-build:ninja git:git python3:python3 libfmt-dev:/fmt/core.h \
-        nlohmann-json3-dev:/nlohmann/json.hpp libcli11-dev:/CLI/CLI.hpp libgtest-dev:/gtest/gtest.h
+        nlohmann-json3-dev:/nlohmann/json.hpp libcli11-dev:/CLI/CLI.hpp libssl-dev:/openssl/evp.h libgtest-dev:/gtest/gtest.h
       ;;
     test) echo ccache:ccache npm:npm ;;
     fuzz) echo clang:clang++ libclang-rt-14-dev:/fuzzer/FuzzedDataProvider.h ;;
