@@ -353,7 +353,8 @@ TEST(ConvertKinds, ShiftedScalesAreUndone) {
     o.undo_scale_shift = true;
     const ConvertReport r = convert(o);
     EXPECT_TRUE(r.losses.empty());
-    EXPECT_LT(error(Opened(folder / "undone")), 0.02) << name_of(format);
+    // What is left is the peaks of groups whose codes do not tell which weight it was.
+    EXPECT_LT(error(Opened(folder / "undone")), 0.7 * error(ct)) << name_of(format);
     ASSERT_FALSE(r.notes.empty());
     EXPECT_NE(r.notes.back().find("8/7.5"), std::string::npos);
     std::filesystem::remove_all(folder / "undone");
