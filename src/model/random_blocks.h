@@ -10,7 +10,8 @@
 namespace carat::model {
 
 // Writes one block whose elements have zero mean and standard deviation `deviation`; scales differ
-// by sub-block, and by sign where the type has signed ones. REQUIRES: a type with blocks.
+// by sub-block, and by sign where the type has signed ones. REQUIRES: a computable type
+// with blocks.
 void random_block(DType dtype, Rng& rng, float deviation, std::byte* out);
 
 }  // namespace carat::model
