@@ -168,6 +168,7 @@ class Conversion {
     const size_t n = writer.take_over(marks);
     for (size_t i = 0; i < n; ++i) {
       findings_[i] = journal.earlier()[i].findings;
+      check_loss(items_[i], findings_[i]);
       progress_.add(items_[i].source_bytes(), items_[i].name);
     }
     journal.begin(n);

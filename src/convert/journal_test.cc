@@ -97,6 +97,37 @@ TEST(Journal, AnInterruptedConversionGoesOnToTheSameResult) {
   }
 }
 
+TEST(Journal, LossesOfAnEarlierRunAreReportedToo) {
+  TemporaryFolder folder("losses");
+  testing::HfCheckpoint c;
+  c.folder = folder / "hf";
+  c.config = model::config_of_size("tinykv");
+  c.rule = testing::Training::kNone;
+  write_hf(c);
+  Stage run(folder, Format::kW4A16);
+  run.options.target = folder / "out";
+  run.options.accepted = Losses::from_text("rounded-weights,rounded-scales");
+  const ConvertReport whole = run.go();
+  ASSERT_FALSE(whole.losses.empty());
+  std::filesystem::remove_all(run.options.target);
+
+  // Stopped as late as possible, so that the last run makes no loss of its own.
+  int calls = 0;
+  ConvertOptions count = run.options;
+  count.progress = [&](int64_t, int64_t, const std::string& note) {
+    calls += note != "checksum of the source";
+  };
+  std::atomic<bool> never{false};
+  count.stop = &never;
+  (void)convert(count);
+  std::filesystem::remove_all(run.options.target);
+  run.interrupt(calls);
+  const ConvertReport resumed = run.go();
+  EXPECT_NE(run.told.find("going on behind"), std::string::npos) << run.told;
+  EXPECT_EQ(resumed.losses.text(), whole.losses.text());
+  EXPECT_EQ(to_json_text(without_time(resumed)), to_json_text(without_time(whole)));
+}
+
 TEST(Journal, BeginsAnewWhereSomethingElseWasAskedFor) {
   TemporaryFolder folder("anew");
   write_source(folder);
