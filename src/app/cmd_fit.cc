@@ -23,6 +23,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr int64_t kUsualContext = 8192;  // tokens
+
 std::string megabytes(int64_t bytes) {
   return fmt::format("{:.0f}", static_cast<double>(bytes) / 1e6);
 }
@@ -56,10 +58,13 @@ class FitCommand final : public Command {
             "Memory is what `carat run` makes resident: weights as the kernels read them, keys and "
             "values of local layers (up to their window) and of global ones, the activations of "
             "512 tokens, tokenizer and program. Tables that are only looked up stay in the file. "
-            "A tenth of what is free stays unused, as in `carat run`. The speed is four fifths of "
+            "As in `carat run`, weights packed for the kernels may take nine tenths of what is "
+            "free, and keys and values nine tenths of what everything else leaves. The speed is "
+            "four fifths of "
             "what reading the weights once a token allows; the bandwidth is measured, which takes "
             "a second, unless it is given.\n"
-            "Google's figures are those of its table: parameters x 2 bytes x 1.2 in GiB for BF16, "
+            "Sizes of files are exact of text-only files as carat writes them.\n"
+            "Google's figures are those of its table, in GiB: parameters x 2 bytes x 1.2 for BF16, "
             "a quarter of that for Q4_0.",
         .examples = {{"carat fit", "this machine, in what is free now"},
                      {"carat fit --ram 16G --vram 0 --context 32k", "another one"},
@@ -83,7 +88,8 @@ class FitCommand final : public Command {
             {.names = "-c,--context",
              .value = "N",
              .target = &context_,
-             .help = "tokens of a conversation; 32k is 32 x 1024"},
+             .help = "tokens of a conversation; 32k is 32 x 1024; without it, 8k or what MODEL "
+                     "takes at most"},
             {.names = "--bandwidth",
              .value = "GB/S",
              .target = &bandwidth_,
@@ -99,10 +105,11 @@ class FitCommand final : public Command {
     FitInput input;
     input.memory = ram_ ? parse_bytes(*ram_, "--ram") : available_memory();
     (void)parse_bytes(vram_, "--vram");
-    input.context = parse_tokens(context_, "--context");
+    input.context = context_ ? parse_tokens(*context_, "--context") : kUsualContext;
     input.kv = kv_type(kv_);
     input.threads = resolve_threads(threads_);
     const std::optional<model::Model> model = load();
+    if (model && !context_) input.context = std::min(input.context, model->config().max_seq_len);
     if (bandwidth_) {
       input.bandwidth = *bandwidth_ * 1e9;
     } else {
@@ -148,7 +155,7 @@ class FitCommand final : public Command {
   }
 
   static std::string google_text(const FitSize& s) {
-    std::string text = fmt::format("Google: {} GB BF16, {} Q4_0", s.google_bf16, s.google_q4_0);
+    std::string text = fmt::format("Google: {} GiB BF16, {} Q4_0", s.google_bf16, s.google_q4_0);
     if (s.google_mobile > 0) {
       text += fmt::format(", {} mobile ({} text only)", s.google_mobile, s.google_mobile_text);
     }
@@ -167,6 +174,10 @@ class FitCommand final : public Command {
       fmt::print("\n{}: {:.2f} B parameters, drafter {} MB. {}\n", size.name,
                  static_cast<double>(model::parameter_count(config)) / 1e9,
                  megabytes(drafter_bytes(config)), google_text(size));
+      if (input.context > config.max_seq_len) {
+        fmt::print("{} takes {} tokens at most, which the figures are for: {} do not fit.\n",
+                   size.name, config.max_seq_len, input.context);
+      }
       Table table({"kind", "files", "weights", "K/V local", "global", "work", "all", "fits",
                    "longest", "tokens/s"});
       for (const Fit& f : fits) {
@@ -208,6 +219,11 @@ class FitCommand final : public Command {
       fmt::print("It does not fit: the weights alone are too large.\n");
       return;
     }
+    if (input.context > f.max_context) {
+      fmt::print("It does not take {} tokens of context: the model's maximum is {}; {} fit.\n",
+                 input.context, f.max_context, f.longest_context);
+      return;
+    }
     fmt::print("It {} with {} tokens of context; {} fit. About {:.1f} tokens/s, {:.1f} at most.\n",
                f.fits ? "fits" : "does not fit", f.context, f.longest_context, f.speed(),
                f.speed_limit);
@@ -232,6 +248,7 @@ class FitCommand final : public Command {
     j["total_bytes"] = f.total();
     j["drafter_bytes"] = drafter_bytes(config);
     j["context"] = f.context;
+    j["max_context"] = f.max_context;
     j["longest_context"] = f.longest_context;
     j["fits"] = f.fits;
     j["decode_tokens_per_second"] = f.speed();
@@ -255,7 +272,7 @@ class FitCommand final : public Command {
     }
     if (!model) {
       for (const FitSize& s : fit_sizes()) {
-        Json& google = j["google_gigabytes"][s.name];
+        Json& google = j["google_gibibytes"][s.name];
         google["bf16"] = s.google_bf16;
         google["q4_0"] = s.google_q4_0;
         if (s.google_mobile > 0) {
@@ -273,7 +290,7 @@ class FitCommand final : public Command {
   ModelName model_;
   std::optional<std::string> ram_;
   std::string vram_ = "0";
-  std::string context_ = "8k";
+  std::optional<std::string> context_;
   std::optional<double> bandwidth_;
   std::string kv_ = "int8";
   int64_t threads_ = 0;

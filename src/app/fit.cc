@@ -112,7 +112,8 @@ Fit fit_model(const model::Weights& weights, int64_t tokenizer, const FitInput& 
   CHECK(input.context >= 1 && input.threads >= 1);
   Fit f;
   f.parameters = model::parameter_count(config);
-  f.context = std::min(input.context, config.max_seq_len);
+  f.max_context = config.max_seq_len;
+  f.context = std::min(input.context, f.max_context);
   f.weights = model::weight_memory(weights);
   f.kv = model::kv_memory(config, input.kv, f.context, std::min(kFitChunk, f.context));
   f.activations =
@@ -126,7 +127,7 @@ Fit fit_model(const model::Weights& weights, int64_t tokenizer, const FitInput& 
   if (f.weights.packed <= share_for_model(input.memory) && kv_budget > 0) {
     f.longest_context = engine::context_limits(config, input.kv, 0, kv_budget, kFitChunk).capacity;
   }
-  f.fits = f.longest_context >= f.context;
+  f.fits = f.longest_context >= input.context;
 
   model::Model shape;
   shape.weights = weights;

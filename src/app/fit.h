@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,8 +28,8 @@ std::span<const FitKind> fit_kinds();
 // A size and its published facts.
 struct FitSize {
   const char* name;  // of model::config_of_size
-  // Google's table of memory in GB, which is parameters, towers included, x 2 bytes x 1.2 in GiB
-  // for BF16 and a quarter of that for Q4_0; 0: not in the table.
+  // Google's table of memory in GiB: parameters, towers included, x 2 bytes x 1.2 for BF16 and a
+  // quarter of that for Q4_0; 0: not in the table.
   double google_bf16, google_q4_0, google_mobile, google_mobile_text;
 };
 std::span<const FitSize> fit_sizes();
@@ -59,26 +58,28 @@ struct Fit {
   int64_t file_bytes = 0;
 
   model::WeightMemory weights;
-  model::KvMemory kv;  // at the context asked for, or the longest that the model takes
+  model::KvMemory kv;  // at `context`
   int64_t activations = 0, tokenizer = 0, program = 0;
   int64_t total() const {
     return weights.resident() + kv.total() + activations + tokenizer + program;
   }
 
-  int64_t context = 0;          // that the figures are for
+  int64_t context = 0;          // that the figures are for: as asked, at most max_context
+  int64_t max_context = 0;      // that the model takes
   int64_t longest_context = 0;  // that fits; 0: the weights alone do not
-  bool fits = false;
-  double speed_limit = 0;  // tokens a second if the bandwidth were all used
+  bool fits = false;            // with the context asked for
+  double speed_limit = 0;       // tokens a second if the bandwidth were all used
   double speed() const { return kShareOfBandwidth * speed_limit; }
 };
 
 // One model. `weights` are those of a file, before packing, or of a shape alone. `file_bytes` and
-// `tokenizer` are the caller's. A context longer than the model was trained for is cut to that.
+// `tokenizer` are the caller's. A context longer than the model takes does not fit; the figures are
+// for the longest that it takes then.
 [[nodiscard]] Fit fit_model(const model::Weights& weights, int64_t tokenizer,
                             const FitInput& input);
 
 // Every size in every kind that it is published in, smallest size first, as `carat synth` writes
-// them. `done` is called after each.
+// them.
 [[nodiscard]] std::vector<Fit> fit_all(const FitInput& input);
 
 // The largest model that fits and writes at a pace that one can read along, in the smallest kind

@@ -65,12 +65,15 @@ TEST(Fit, WeightsThatAreTooLargeFitNoContext) {
   EXPECT_FALSE(fit_model(weights, 0, input_of(packed / 9 * 10 - 100, 1)).fits);
 }
 
-TEST(Fit, AContextThatIsTooLongIsCut) {
+TEST(Fit, AContextThatTheModelDoesNotTakeDoesNotFit) {
   const model::Weights weights = q4_0_weights("E2B");
-  const Fit f = fit_model(weights, 0, input_of(int64_t{1} << 40, int64_t{1} << 22));
-  EXPECT_EQ(f.context, weights.config.max_seq_len);
-  EXPECT_EQ(f.longest_context, weights.config.max_seq_len);
-  EXPECT_TRUE(f.fits);
+  const int64_t most = weights.config.max_seq_len;
+  EXPECT_TRUE(fit_model(weights, 0, input_of(int64_t{1} << 40, most)).fits);
+  const Fit f = fit_model(weights, 0, input_of(int64_t{1} << 40, most + 1));
+  EXPECT_FALSE(f.fits);
+  EXPECT_EQ(f.context, most);
+  EXPECT_EQ(f.max_context, most);
+  EXPECT_EQ(f.longest_context, most);
 }
 
 Fit made(const char* size, const char* kind, int64_t parameters, bool fits, double speed) {

@@ -71,6 +71,28 @@ class Fit(CaratTest):
         text = self.ok("fit", model, *GIVEN).stdout.decode()
         self.assertIn("It fits with 4096 tokens", text)  # what the model was trained for
 
+        asked = self.ok("fit", model, "--context", "8k", *GIVEN).stdout.decode()
+        self.assertIn("maximum is 4096", asked)
+        self.assertNotIn("It fits", asked)
+
+    def test_a_context_that_a_model_does_not_take(self):
+        report = self.fits("--ram", "200G", "--context", "256k")
+        self.assertEqual(report["context"], 262144)
+        for f in report["fits"]:
+            most = 131072 if f["size"] in ("E2B", "E4B") else 262144
+            self.assertEqual((f["max_context"], f["longest_context"]), (most, most))
+            self.assertEqual(f["fits"], most == 262144)
+        self.assertNotIn("Take E", report["recommendation"])
+        text = self.ok("fit", "--ram", "200G", "--context", "256k", *GIVEN).stdout.decode()
+        self.assertIn("E2B takes 131072 tokens at most", text)
+        self.assertNotIn("31B takes", text)
+
+    def test_googles_figures(self):
+        google = self.fits("--ram", "16G")["google_gibibytes"]
+        self.assertEqual((google["12B"]["bf16"], google["12B"]["q4_0"]), (26.7, 6.7))
+        self.assertIn("Google: 26.7 GiB BF16, 6.7 Q4_0",
+                      self.ok("fit", "--ram", "16G", *GIVEN).stdout.decode())
+
     def test_the_table_fits_a_terminal(self):
         text = self.ok("fit", "--ram", "16G", *GIVEN).stdout.decode()
         self.assertTrue(all(len(line) <= 100 for line in text.splitlines()), text)
