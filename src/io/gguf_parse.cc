@@ -342,7 +342,8 @@ int64_t alignment_of(const GgufMetadata& metadata) {
 
 GgufSplit split_of(const GgufMetadata& m, int64_t n_tensors) {
   GgufSplit split;
-  split.count = m.get_int("split.count", 1, kGgufMaxParts, 1);
+  // llama-gguf-split leaves 0 in a file that it merged.
+  split.count = std::max<int64_t>(1, m.get_int("split.count", 0, kGgufMaxParts, 1));
   if (split.count > 1) split.number = m.get_int("split.no", 0, split.count - 1);
   split.tensors = m.get_int("split.tensors.count", n_tensors, kGgufMaxTensors, -1);
   return split;

@@ -98,10 +98,10 @@ inline void add_bad_splits(std::vector<BadFile>& out) {
   out.push_back({"sound_split_in_one", split(u16(0), u16(1), 1), ""});
   out.push_back({"split_number_past_count", split(u16(3), u16(3), 7),
                  "key \"split.no\": the value is out of range; expected 0 to 2, got 3"});
-  out.push_back({"split_count_0", split(u16(0), u16(0), 7), "expected 1 to 1000, got 0"});
-  out.push_back({"split_count_65535", split(u16(0), u16(65535), 7), "expected 1 to 1000"});
+  out.push_back({"sound_split_merged", split(u16(0), u16(0), 1), ""});
+  out.push_back({"split_count_65535", split(u16(0), u16(65535), 7), "expected 0 to 1000"});
   out.push_back({"split_count_negative", split(u16(0), Bytes().u32(5).u32(~uint32_t{0}), 7),
-                 "expected 1 to 1000, got -1"});
+                 "expected 0 to 1000, got -1"});
   out.push_back({"split_fewer_tensors", split(u16(0), u16(3), 0),
                  "key \"split.tensors.count\": the value is out of range"});
   out.push_back({"split_tensors_negative", split(u16(0), u16(3), ~uint32_t{0}),
