@@ -98,6 +98,7 @@ class Coder {
     for (int64_t g = 0; g < groups; ++g) {
       float& scale = lane.scales[static_cast<size_t>(g)];
       const float rounded = round_scale(scale, layout_.scales);
+      if (!std::isfinite(rounded)) refuse();
       const bool exact = rounded == scale;
       (exact ? found.groups_exact : found.groups_rounded_scale) += 1;
       if (exact) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -139,14 +140,17 @@ class Conversion {
     const auto target =
         hf ? make_hf_target(options_, model_, side_, config_json_, specs(), resumable)
            : make_gguf_target(options_, model_, side_, specs(), resumable);
-    // After the target, so that it is gone when an unfinished directory is to be empty.
-    Journal journal(journal_path(options_.target, hf), plan_digest(options_, items_));
+    // Shared with the marks that wait in the writer's queue: it goes, and its file with it, when
+    // the last of them has gone, before an unfinished directory is to be empty.
+    const auto shared =
+        std::make_shared<Journal>(journal_path(options_.target, hf), plan_digest(options_, items_));
+    Journal& journal = *shared;
     size_t done = take_over(journal, target->tensors());
     try {
       for (; done < items_.size(); ++done) {
         if (!write_item(done, target->tensors())) return done;
-        target->tensors().mark([&journal, findings = findings_[done]](const io::FileMark& mark) {
-          journal.add({mark, findings});
+        target->tensors().mark([shared, findings = findings_[done]](const io::FileMark& mark) {
+          shared->add({mark, findings});
         });
       }
       finish(*target);

@@ -98,6 +98,29 @@ void expect_refused(const std::string& from, const std::string& to, Format forma
   EXPECT_FALSE(std::filesystem::exists(to));
 }
 
+// Rounding to Q4_0 is no leave to lose something in another format.
+TEST(Kinds, RoundingToQ4_0AcceptsNothingElsewhere) {
+  TemporaryFolder folder("round_elsewhere");
+  HfCheckpoint c;
+  c.folder = folder / "hf";
+  c.config = model::config_of_size("tinykv");
+  c.rule = Training::kNone;
+  write_hf(c);
+  ConvertOptions o;
+  o.source = c.folder;
+  o.target = folder / "out";
+  o.format = Format::kW4A16;
+  o.force_q4_0 = true;
+  try {
+    (void)convert(o);
+    ADD_FAILURE() << "was not refused";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("--accept rounded-weights"), std::string::npos)
+        << e.what();
+  }
+  EXPECT_FALSE(std::filesystem::exists(o.target));
+}
+
 HfCheckpoint lattice(const std::string& folder, const char* size, Training rule) {
   HfCheckpoint c;
   c.folder = folder;
@@ -250,13 +273,19 @@ TEST(ConvertKinds, MobileIntoFloatsDropsTheRoundingOfActivations) {
   TemporaryFolder folder("float");
   const std::string from = synth(folder, "tiny", "mobile-transformers");
   expect_refused(from, folder / "hf", Format::kHfBf16, "dropped-activation-scales");
-  const ConvertReport r = run(from, folder / "hf", Format::kHfBf16, "dropped-activation-scales");
-  EXPECT_EQ(r.losses, Losses::from_text("dropped-activation-scales,dropped-cache-scales"));
+  // A scale of 24 bits is not found again in bfloat16 values.
+  expect_refused(from, folder / "hf", Format::kHfBf16, "rounded-weights",
+                 "dropped-activation-scales");
+  const ConvertReport r =
+      run(from, folder / "hf", Format::kHfBf16, "dropped-activation-scales,rounded-weights");
+  EXPECT_EQ(r.losses,
+            Losses::from_text("dropped-activation-scales,dropped-cache-scales,rounded-weights"));
   const Opened a(from), hf(folder / "hf");
   EXPECT_EQ(hf.stored.coding(), model::Coding::kNone);
   EXPECT_FALSE(hf.config.tied_embeddings);
   EXPECT_EQ(differences(a, hf, true), 0);
-  (void)run(from, folder / "m.gguf", Format::kGgufBf16, "dropped-activation-scales");
+  (void)run(from, folder / "m.gguf", Format::kGgufBf16,
+            "dropped-activation-scales,rounded-weights");
   EXPECT_EQ(differences(a, Opened(folder / "m.gguf"), true), 0);
   ConvertOptions o;
   o.source = from;
@@ -266,6 +295,22 @@ TEST(ConvertKinds, MobileIntoFloatsDropsTheRoundingOfActivations) {
   o.accepted = Losses::from_text("dropped-activation-scales");
   (void)convert(o);
   EXPECT_EQ(differences(a, Opened(folder / "f32.gguf")), 0);
+}
+
+TEST(ConvertKinds, ARecipeDoesNotTurnDamagedWeightsIntoZeros) {
+  TemporaryFolder folder("recipe_nan");
+  HfCheckpoint c = lattice(folder / "hf", "tiny", Training::kSigned8);
+  c.change = [](model::TensorRef ref, std::vector<float>& w) {
+    if (ref.kind == model::TensorKind::kQ && ref.layer == 0) w[40] = 1e9f;
+  };
+  write_hf(c);
+  ConvertOptions o;
+  o.source = folder / "hf";
+  o.target = folder / "out.gguf";
+  o.format = Format::kGguf;
+  o.recipe.base = "q4_0";
+  EXPECT_THROW((void)convert(o), Error);
+  EXPECT_FALSE(std::filesystem::exists(o.target));
 }
 
 TEST(ConvertKinds, AnythingIntoMobileIsFitted) {
@@ -484,7 +529,8 @@ TEST(ConvertKinds, TowersOfCodesFollowTheKind) {
   EXPECT_EQ(entry(same, post + ".weight"), DType::kI8);
   EXPECT_EQ(entry(same, vision + ".output_activation_scale"), DType::kF32);
 
-  (void)run(folder / "m", folder / "ct", Format::kMobileCt, "rounded-scales,dropped-cache-scales");
+  (void)run(folder / "m", folder / "ct", Format::kMobileCt,
+            "rounded-scales,rounded-weights,dropped-cache-scales");
   const Opened ct(folder / "ct");
   EXPECT_EQ(entry(ct, vision + ".weight"), DType::kI8);
   EXPECT_EQ(entry(ct, vision + ".weight_scale"), DType::kBF16);
@@ -493,7 +539,8 @@ TEST(ConvertKinds, TowersOfCodesFollowTheKind) {
   EXPECT_EQ(entry(ct, post + ".weight"), DType::kBF16);
   EXPECT_EQ(ct.checkpoint.tensors->find(post + ".weight_scale"), nullptr);
 
-  (void)run(folder / "m", folder / "hf", Format::kHfBf16, "dropped-activation-scales");
+  (void)run(folder / "m", folder / "hf", Format::kHfBf16,
+            "dropped-activation-scales,rounded-weights");
   const Opened hf(folder / "hf");
   EXPECT_EQ(entry(hf, vision + ".weight"), DType::kBF16);
   EXPECT_EQ(hf.checkpoint.tensors->find(vision + ".weight_scale"), nullptr);

@@ -145,13 +145,18 @@ std::optional<CodedKind> coded_kind(Format format) {
 
 void require_accepted(Loss loss, const std::string& what, const ConvertOptions& options,
                       Losses* happened) {
-  const bool rounds = loss == Loss::kRoundedWeights || loss == Loss::kRoundedScales;
-  if (!options.accepted.accepts(loss) && !(rounds && options.force_q4_0)) {
+  if (!options.accepted.accepts(loss)) {
     throw Error({"this conversion would lose something: " + what, options.source, "", "", "",
                  fmt::format("--accept {} converts all the same and reports how much is lost",
                              name_of(loss))});
   }
   happened->add(loss);
+}
+
+// A 4-bit lattice in bfloat16 is what checkpoints of quantization-aware training are: scales of at
+// most binary16's precision can be found again. Others cannot.
+static bool is_kept_by_bf16(const SourceTensor& t) {
+  return t.dtype == DType::kQ4_0 || (t.dtype == DType::kC4 && t.scales.dtype != DType::kF32);
 }
 
 DType kept_type(DType source) { return quant::is_coded(source) ? DType::kBF16 : source; }
@@ -169,11 +174,9 @@ Plan make_plan(const PlanSource& source, const ConvertOptions& options) {
     }
   }
   plan.losses = losses;
-  // A lattice in bfloat16 is what checkpoints of quantization-aware training are.
   for (Item& item : plan.items) {
-    const DType from = item.source.dtype;
-    const bool lattice = from == DType::kQ4_0 || quant::is_coded(from);
-    if (item.how == Item::How::kTranscode && item.to == DType::kBF16 && lattice) {
+    if (item.how == Item::How::kTranscode && item.to == DType::kBF16 &&
+        is_kept_by_bf16(item.source)) {
       item.may_round = true;
     }
   }
@@ -190,7 +193,7 @@ int64_t allowed_off_lattice(const Item& item, const ConvertOptions& options) {
 void keep(Item& item, const LatticeStats& so_far, bool sampled) {
   item.conditional = false;
   item.to = kept_type(item.source.dtype);
-  item.may_round = quant::is_coded(item.source.dtype);
+  item.may_round = is_kept_by_bf16(item.source);
   if (so_far.refused > 0) {
     item.note = "it holds weights that are not finite or too large for Q4_0";
     return;

@@ -23,16 +23,6 @@ namespace {
 constexpr int64_t kWindowChunks = 32;
 constexpr int64_t kSampleBlocks = 64;
 
-// How many of n values are still the source's: bit for bit after rounding to bfloat16 where the
-// source value is a bfloat16 number, else as they are.
-int64_t count_kept(const float* source, const float* written, int64_t n) {
-  int64_t kept = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    kept += written[i] == source[i] || to_float(to_bf16(written[i])) == source[i];
-  }
-  return kept;
-}
-
 // Types that hold every value of `from` exactly.
 bool holds_all(DType to, DType from) {
   return to == from || (to == DType::kF32 && (from == DType::kF16 || from == DType::kBF16));
@@ -101,6 +91,14 @@ SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTe
 
 bool is_float(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+int64_t count_kept(const float* source, const float* written, int64_t n) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    kept += written[i] == source[i] || to_float(to_bf16(written[i])) == source[i];
+  }
+  return kept;
 }
 
 void Findings::add(const Findings& other) {
@@ -220,6 +218,11 @@ bool Transcoder::run(const SourceTensor& tensor, const TranscodeRequest& request
     if (job.write) request.sink(window_);
     if (request.advance) request.advance(row_bytes(tensor.dtype, elements));
     if (request.keep_going && !request.keep_going(*findings)) return false;
+    if (job.write && request.to == DType::kQ4_0 && findings->lattice.refused > 0) {
+      throw Error({"a weight is not finite or too large for Q4_0", "", "", "at most 65504 x 8",
+                   fmt::format("{} such blocks of 32", findings->lattice.refused),
+                   "the source is damaged, or its type must stay"});
+    }
   }
   return true;
 } catch (const Error& e) {

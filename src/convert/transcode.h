@@ -42,6 +42,10 @@ SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTe
 
 bool is_float(DType dtype);  // F32, F16 or BF16
 
+// How many of n values are still the source's: bit for bit after rounding to bfloat16 where the
+// source value is a bfloat16 number, else as they are.
+int64_t count_kept(const float* source, const float* written, int64_t n);
+
 // What became of a tensor's weights.
 struct Findings {
   int64_t weights = 0;
