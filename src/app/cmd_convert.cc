@@ -41,8 +41,9 @@ class ConvertCommand final : public Command {
             "Reads a model directory, a .safetensors or a .gguf file and writes it in the format "
             "asked for, as a stream: memory stays below 1 GB whatever the size.\n"
             "Weights of quantization-aware training lie on the Q4_0 lattice. For gguf-q4_0 and "
-            "gguf-google the lattice is found again and the result is exact; a matrix off the "
-            "lattice keeps its weights and is named, unless --round says otherwise. hf-bf16, "
+            "gguf-google the lattice is found again: gguf-q4_0 is exact; gguf-google is too but "
+            "for its tables (Q6_K) and the per-layer projection (F16). A matrix off the lattice "
+            "keeps its weights and is named, unless --round says otherwise. hf-bf16, "
             "gguf-bf16, w4a16-ct and the mobile kinds are refused where they would lose something "
             "that --accept does not name; gguf-google and recipes of quantized types are asked to "
             "round. Parts for images and sound go from directory to directory as they are.\n"
@@ -92,7 +93,8 @@ class ConvertCommand final : public Command {
         {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing target"},
         {.names = "--round",
          .target = &options_.force_q4_0,
-         .help = "rounds every matrix to Q4_0, on the lattice or not"},
+         .help =
+             "rounds every matrix to Q4_0, on the lattice or not (--to gguf-q4_0 or gguf-google)"},
         {.names = "--min-share",
          .value = "X",
          .target = &options_.min_lattice_share,
@@ -114,6 +116,10 @@ class ConvertCommand final : public Command {
   int run(const Environment& environment) override {
     options_.format = convert::format_from_name(format_);
     read_recipe();
+    if (options_.force_q4_0 && options_.format != convert::Format::kGgufQ4_0 &&
+        options_.format != convert::Format::kGgufGoogle) {
+      throw UsageError("--round needs --to gguf-q4_0 or gguf-google");
+    }
     try {
       options_.accepted = convert::Losses::from_text(accept_);
     } catch (const Error& e) {
@@ -194,7 +200,7 @@ class ConvertCommand final : public Command {
   }
 
   static void print_digest(const char* what, const convert::FileDigest& f) {
-    fmt::print("SHA-256 of the {}  {}  {}{}\n", what, f.sha256, f.path,
+    fmt::print("SHA-256 of the {}  {}\n  {}{}\n", what, f.path, f.sha256,
                f.recorded.empty() ? "" : "  (as the Hub recorded it)");
   }
 

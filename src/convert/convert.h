@@ -46,8 +46,8 @@ struct ConvertOptions {
   // A matrix becomes Q4_0 if at least this share of its blocks lies on the lattice. One that does
   // not stays as it is: BF16 if its source is a float type, else the source's own type.
   double min_lattice_share = 1.0;
-  // Rounds every matrix to Q4_0, lattice or not; blocks off it get the least squared error. For the
-  // kinds of codes: accepts rounded weights and scales.
+  // Rounds every matrix to Q4_0, lattice or not; blocks off it get the least squared error. Of
+  // gguf-q4_0 and gguf-google; nothing to the other formats.
   bool force_q4_0 = false;
   Recipe recipe;  // of kGguf
   // Reads 4-bit codes as they were before an exporter made their scales 8/7.5 too large

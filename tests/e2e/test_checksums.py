@@ -38,7 +38,8 @@ class Checksums(CaratTest):
         self.assertEqual(self.leftovers(), [])
         record.write_text(f"abc\n{digest}\n{time.time() + 5}\n")
         said = self.ok("convert", source, out).stdout.decode()
-        self.assertIn(f"{digest}  {weights}  (as the Hub recorded it)", said)
+        self.assertIn(f"SHA-256 of the source  {weights}\n  {digest}  (as the Hub recorded it)\n",
+                      said)
         report = self.json("convert", source, out, "--force")
         self.assertTrue(report["source_files"][0]["as_recorded"])
         self.assertEqual(report["target_files"][0]["sha256"],

@@ -117,6 +117,9 @@ class Models(CaratTest):
         self.fails("convert", source, refused, "--to", "q5", code=2, says="q5")
         self.fails("convert", source, refused, "--accept", "all", code=2, says="rounded-weights")
         self.fails("convert", source, refused, "--recipe", "q6_k", code=2, says="--to gguf")
+        for other in ["w4a16-ct", "mobile-ct", "hf-bf16", "mmproj-bf16", "gguf", "gguf-bf16"]:
+            self.fails("convert", source, refused, "--to", other, "--round", code=2,
+                       says="--round needs --to gguf-q4_0 or gguf-google")
         self.ok("convert", source, target, "--force")
         self.assertEqual(target.read_bytes()[:4], b"GGUF")
 
