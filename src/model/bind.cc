@@ -85,12 +85,6 @@ void check_names(const StoredTensors& stored, const io::TensorSource& source,
                std::move(got), ""});
 }
 
-// Only rows of it are read: no product.
-bool is_looked_up_only(const Config& config, TensorKind kind) {
-  return kind == TensorKind::kPleTable ||
-         (kind == TensorKind::kTokenEmbedding && !config.tied_embeddings);
-}
-
 // What the kernels need of codes.
 void check_codes(const Config& config, const io::TensorSource& source, const StoredTensor& t,
                  TensorKind kind) {
@@ -197,14 +191,8 @@ kernels::Weight make_weight(const Config& config, const io::TensorSource& source
     w.data = vector_as_f32(source, entry, w.cols, storage);
   } else if (t.is_coded()) {
     w.scales = {&source.file_of(*t.scales), t.scales->offset, t.scales->dtype, t.scale_columns};
-  } else if (is_looked_up_only(config, kind) || io::is_joined(*w.file)) {
-    w.data = nullptr;  // of joined experts load_model takes a copy if they are not packed
-  } else if (is_aligned(entry)) {
+  } else if (!is_looked_up_only(config, kind) && !io::is_joined(*w.file) && is_aligned(entry)) {
     w.data = source.view(entry).data;
-  } else {
-    std::byte* copy = storage.allocate(entry.bytes);
-    w.file->read(entry.offset, {copy, static_cast<size_t>(entry.bytes)});
-    w.data = copy;
   }
   return w;
 }
@@ -223,6 +211,11 @@ std::vector<KvScales> kv_scales_of(const Config& config, const StoredTensors& st
 }
 
 }  // namespace
+
+bool is_looked_up_only(const Config& config, TensorKind kind) {
+  return kind == TensorKind::kPleTable ||
+         (kind == TensorKind::kTokenEmbedding && !config.tied_embeddings);
+}
 
 Weights bind_weights(const Config& config, const StoredTensors& stored,
                      std::shared_ptr<const io::TensorSource> source,

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "io/gguf_experts.h"
 
 namespace carat::model {
 namespace {
@@ -141,13 +140,26 @@ void check_computable(const Weights& weights, Naming naming) {
   }
 }
 
-// Joined experts that stay in the file's order have no mapping.
-void copy_joined(const io::TensorSource& source, Naming naming, Weights& weights) {
+// What stays in the file's order but has no mapping that kernels can read: joined experts, and
+// floats at odd places of a safetensors file.
+void copy_unmapped(Weights& weights) {
+  struct Copies {
+    std::shared_ptr<const void> before;
+    std::vector<std::unique_ptr<std::byte[]>> blocks;
+  };
+  auto copies = std::make_shared<Copies>();
   for (size_t i = 0; i < weights.all.size(); ++i) {
     kernels::Weight& w = weights.all[i];
-    if (w.data != nullptr || w.file == nullptr || !io::is_joined(*w.file)) continue;
-    w.data = source.view(*source.find(name_of(weights.refs[i], naming))).data;
+    if (w.data != nullptr || w.file == nullptr || !w.scales.empty()) continue;
+    if (is_looked_up_only(weights.config, weights.refs[i].kind)) continue;
+    const auto bytes = static_cast<size_t>(w.count * w.matrix_size());
+    copies->blocks.push_back(std::make_unique_for_overwrite<std::byte[]>(bytes));
+    w.file->read(w.file_offset, {copies->blocks.back().get(), bytes});
+    w.data = copies->blocks.back().get();
   }
+  if (copies->blocks.empty()) return;
+  copies->before = std::move(weights.storage);
+  weights.storage = std::move(copies);
 }
 
 }  // namespace
@@ -175,7 +187,7 @@ Model load_model(io::Checkpoint checkpoint, const LoadOptions& options) {
   if (options.pack) {
     check_computable(model.weights, stored.naming());
     pack_weights(model.weights, options.packing, &model.notes);
-    copy_joined(*model.source, stored.naming(), model.weights);
+    copy_unmapped(model.weights);
   }
   if (!model.tokenizer) model.notes.push_back("the checkpoint has no tokenizer");
   return model;

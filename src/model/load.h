@@ -61,11 +61,15 @@ Config config_of(const io::Checkpoint& checkpoint);
 // is an error; one that text does not need is counted in a note. Nothing is copied but vectors
 // (norms, scalars), which become F32. What is only looked up (per-layer embeddings, and the token
 // embedding beside a separate output matrix) is not mapped: its rows are read from the file. Codes
-// are neither mapped nor copied: pack_weights brings them to memory. `source` is the one that
-// `stored` looks at.
+// are neither mapped nor copied: pack_weights brings them to memory. Nor are joined experts and
+// floats at odd places of a file: load_model copies them for whoever computes. `source` is the one
+// that `stored` looks at.
 Weights bind_weights(const Config& config, const StoredTensors& stored,
                      std::shared_ptr<const io::TensorSource> source,
                      std::vector<std::string>* notes);
+
+// Only rows of it are read: no product.
+bool is_looked_up_only(const Config& config, TensorKind kind);
 
 // Null if the file has no tokenizer.
 std::shared_ptr<const text::Tokenizer> tokenizer_of(const io::Checkpoint& checkpoint);
