@@ -197,7 +197,9 @@ Config config_from_hf(const Json& config) {
     c.n_experts_active = get_int(j, "top_k_experts", 1, kMaxInt);
     c.expert_ffn_dim = get_int(j, "moe_intermediate_size", 1, kMaxInt);
   }
-  c.tied_embeddings = get_bool(j, "tie_word_embeddings", true);
+  // Beside text_config where that does not say it.
+  c.tied_embeddings =
+      get_bool(j, "tie_word_embeddings", get_bool(config, "tie_word_embeddings", true));
   c.norm_eps = static_cast<float>(get_number(j, "rms_norm_eps", 0, 1, 1e-6));
   c.final_softcap = static_cast<float>(get_number(j, "final_logit_softcapping", 0, 1e6, 0.0));
   read_rope(j, c);

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "model/tensors.h"
 
 namespace carat::model {
 namespace {
@@ -79,6 +80,21 @@ Json published_e2b() {
 
 TEST(ConfigHf, FindsTheTextConfig) {
   EXPECT_EQ(config_from_hf(published_e2b()), config_of_size("E2B"));
+}
+
+TEST(ConfigHf, TheTextConfigTellsFirstWhetherTheEmbeddingIsTied) {
+  Json j = published_e2b();
+  j["text_config"].erase("tie_word_embeddings");
+  j.erase("tie_word_embeddings");
+  EXPECT_TRUE(config_from_hf(j).tied_embeddings);
+  j["tie_word_embeddings"] = false;
+  const Config c = config_from_hf(j);
+  EXPECT_FALSE(c.tied_embeddings);
+  bool needs_head = false;
+  for (const TensorRef t : required_tensors(c)) needs_head |= t.kind == TensorKind::kLmHead;
+  EXPECT_TRUE(needs_head);
+  j["text_config"]["tie_word_embeddings"] = true;
+  EXPECT_TRUE(config_from_hf(j).tied_embeddings);
 }
 
 TEST(ConfigHf, PerLayerForm) {
