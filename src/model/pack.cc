@@ -171,12 +171,13 @@ void keep(Weights& weights, LargeMemory memory) {
   weights.storage = std::make_shared<Kept>(weights.storage, std::move(memory));
 }
 
-// Puts codes in memory as floats.
-void expand(Weights& weights, Weight& w, const PackOptions& options) {
+// Puts codes in memory as floats, beside `taken` bytes of the limit. The floats' bytes.
+int64_t expand(Weights& weights, Weight& w, int64_t taken, const PackOptions& options) {
   const int64_t rows = mul_or_throw(w.count, w.rows, "the size of a matrix");
   const int64_t bytes =
       mul_or_throw(mul_or_throw(rows, w.cols, "the size of a matrix"), 4, "the size of a matrix");
-  if (bytes > options.memory_limit) no_memory(bytes, gigabytes(options.memory_limit));
+  const int64_t total = add_or_throw(taken, bytes, "the size of the weights in memory");
+  if (total > options.memory_limit) no_memory(total, gigabytes(options.memory_limit));
   std::optional<LargeMemory> memory = LargeMemory::try_allocate(bytes);
   if (!memory) no_memory(bytes, "the system refused it");
   std::byte* data = memory->bytes().data();
@@ -198,6 +199,7 @@ void expand(Weights& weights, Weight& w, const PackOptions& options) {
   w.file_offset = 0;
   w.scales = {};
   keep(weights, std::move(*memory));
+  return bytes;
 }
 
 // Scales of what is only looked up; those of products are looked at when they are packed.
@@ -250,11 +252,11 @@ void pack_weights(Weights& weights, const PackOptions& options, std::vector<std:
   std::vector<std::atomic<bool>> needs_floats(plan.chosen.size());
   pack_pieces(pieces_of(from, places, needs_floats), plan.bytes, options);
   keep(weights, std::move(*memory));
-  int64_t expanded = 0, first_expanded = -1;
+  int64_t expanded = 0, first_expanded = -1, taken = plan.bytes;
   for (size_t i = 0; i < plan.chosen.size(); ++i) {
     Weight& w = weights.all[plan.chosen[i]];
     if (needs_floats[i].load()) {
-      expand(weights, w, options);
+      taken += expand(weights, w, taken, options);
       if (expanded++ == 0) first_expanded = static_cast<int64_t>(plan.chosen[i]);
     } else {
       w.data = places[i];

@@ -261,8 +261,12 @@ TEST(PackCodes, ExpandsAMatrixWhoseScalesDoNotFit) {
                       group.data());
   for (size_t i = 0; i < 32; ++i) want[96 + i] = static_cast<float>(group[i]) * 0x1.8p-26f;
   Weights w = bind_coded(s);
+  // The floats come on top of the tiles.
+  const int64_t needed = packed_bytes(w) + static_cast<int64_t>(want.size()) * 4;
+  Weights refused = w;
+  EXPECT_THROW(pack_weights(refused, {.memory_limit = needed - 1}, nullptr), Error);
   std::vector<std::string> notes;
-  pack_weights(w, {}, &notes);
+  pack_weights(w, {.memory_limit = needed}, &notes);
   const kernels::Weight& up = w.at(TensorKind::kUp, 1);
   EXPECT_EQ(up.dtype, DType::kF32);
   EXPECT_TRUE(up.scales.empty());
