@@ -152,7 +152,8 @@ Shape read_shape(const TensorSource& source, const TensorEntry& entry, const Sha
   Shape rows = shape, packed_rows = packed;
   rows.pop_back();
   packed_rows.pop_back();
-  if (rows != packed_rows || shape.back() < 1) {
+  // A word holds at most 16 codes; more would overflow where columns are rounded up.
+  if (rows != packed_rows || shape.back() < 1 || shape.back() / 16 > packed.back()) {
     bad(source, entry, "the parts of a quantized parameter do not fit together",
         fmt::format("the rows of the packed codes, {}", to_string(packed)), to_string(shape));
   }

@@ -295,7 +295,7 @@ TEST(StoredTensors, RefusesBrokenWords) {
            [](CodedSource& s) {
              set_i64(s, kQ1 + "weight_shape", {128, -256});
            }},
-          {"whole words", kQ1 + "weight_packed",
+          {"fit together", kQ1 + "weight_shape",
            [](CodedSource& s) {
              set_i64(s, kQ1 + "weight_shape", {128, kHuge});
            }},
