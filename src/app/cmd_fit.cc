@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "app/checksums.h"
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/fit.h"
@@ -32,11 +33,16 @@ std::string gigabytes(int64_t bytes) {
   return fmt::format("{:.2f}", static_cast<double>(bytes) / 1e9);
 }
 
-// Of a file, or of all files of a directory.
+// Of a file and the other parts of a split one, or of all files of a directory.
 int64_t bytes_on_disk(const std::string& path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) return static_cast<int64_t>(fs::file_size(path, ignored));
   int64_t bytes = 0;
+  if (!fs::is_directory(path, ignored)) {
+    for (const std::string& part : parts_of(path)) {
+      bytes += static_cast<int64_t>(fs::file_size(part, ignored));
+    }
+    return bytes;
+  }
   for (const auto& entry : fs::directory_iterator(path, ignored)) {
     if (entry.is_regular_file(ignored)) bytes += static_cast<int64_t>(entry.file_size(ignored));
   }

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "convert/inspect.h"
 #include "convert/inspect_part.h"
+#include "convert/report_file.h"
 
 namespace carat::app {
 namespace {
@@ -88,6 +89,12 @@ void print_lattice(const convert::InspectReport& r) {
   fmt::print("\nQ4_0 lattice: {} of {} blocks{} lie on it ({:.2f} %)\n",
              r.lattice.blocks_on_lattice, r.lattice.blocks, r.lattice_sampled ? " looked at" : "",
              percent);
+  const convert::LatticeStats& s = r.lattice;
+  fmt::print(
+      "rules: signed extremum / -8 in {}, absmax / 7 in {}, other peaks in {}, all zero {}\n",
+      s.signed8, s.absmax7, s.other_peak, s.zero);
+  const std::string unused = convert::unused_codes_text(s);
+  if (!unused.empty()) fmt::print("unused codes: {}\n", unused);
 }
 
 void print_comparison(const convert::InspectReport& r) {
@@ -145,7 +152,8 @@ class InspectCommand final : public Command {
                 "Config, tensors, types and sizes of a GGUF file, a safetensors file or a model "
                 "directory, drafters and mmproj files among them; what of it carat does not use; "
                 "and whether float weights lie on the "
-                "Q4_0 lattice, as those of quantization-aware training do.",
+                "Q4_0 lattice, as those of quantization-aware training do, and by which rule.\n"
+                "Ends with exit code 3 if a checksum differs, or a weight from --against.",
             .examples = {{"carat inspect model.gguf", "a page about the model"},
                          {"carat inspect qat/ --full", "judges every block, not a sample"},
                          {"carat inspect qat/ --against qat-q4_0.gguf",
@@ -159,8 +167,9 @@ class InspectCommand final : public Command {
              .help = "GGUF or safetensors file, or model directory"},
             {.names = "--checksum",
              .target = &checksum_,
-             .help = "only prints the SHA-256 of the file, or of the directory's weights, and "
-                     "compares it with what the Hub recorded at the download"},
+             .help = "only prints the SHA-256 of the file (of all parts of a split one), or of the "
+                     "directory's weights, and compares it with what the Hub recorded at the "
+                     "download"},
             {.names = "--checksums",
              .value = "LIST",
              .target = &checksums_,
@@ -168,7 +177,8 @@ class InspectCommand final : public Command {
             {.names = "--against",
              .value = "OTHER",
              .target = &options_.against,
-             .help = "another checkpoint of the same model, compared weight for weight"},
+             .help = "another checkpoint of the same model, compared weight for weight in "
+                     "bfloat16"},
             {.names = "--full",
              .target = &options_.full,
              .help = "looks at every block of every matrix for the lattice"},
@@ -180,8 +190,8 @@ class InspectCommand final : public Command {
 
   int run(const Environment& environment) override {
     if (checksum_ || !checksums_.empty()) {
-      print_checksums(options_.path, checksums_, json_, environment.stop);
-      return kDone;
+      return print_checksums(options_.path, checksums_, json_, environment.stop) ? kDone
+                                                                                 : kCheckFailed;
     }
     if (const auto part = convert::inspect_part(options_.path)) {
       if (!options_.against.empty()) {
@@ -206,7 +216,7 @@ class InspectCommand final : public Command {
     progress.finish();
     if (json_) {
       fmt::print("{}\n", to_json_text(convert::to_json(report), 2));
-      return kDone;
+      return verdict(report);
     }
     print_config(report);
     print_groups(report);
@@ -215,10 +225,16 @@ class InspectCommand final : public Command {
     print_lattice(report);
     print_comparison(report);
     for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
-    return kDone;
+    return verdict(report);
   }
 
  private:
+  static int verdict(const convert::InspectReport& r) {
+    if (r.different.empty()) return kDone;
+    fmt::print(stderr, "carat inspect: {} tensors differ from {}\n", r.different.size(), r.against);
+    return kCheckFailed;
+  }
+
   convert::InspectOptions options_;
   bool tensors_ = false;
   bool no_lattice_ = false;
