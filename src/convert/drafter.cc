@@ -255,9 +255,11 @@ class DrafterConversion {
       transcoder_.run(source_tensor(*checkpoint_.tensors, *item.entry), request, &findings);
       t.weights = findings.weights;
       t.weights_bit_exact = findings.weights_bit_exact;
+      t.error = findings.error;
       t.lattice = findings.lattice;
       t.judged = findings.lattice.blocks > 0;
     }
+    check_rounded(t, options_, &report_.losses);
     add_tensor(report_, std::move(t), item.entry->bytes);
   }
 

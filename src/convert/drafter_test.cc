@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -130,6 +131,54 @@ std::string error_of(const std::string& source, const std::string& target, Forma
     return e.what();
   }
   return "no error";
+}
+
+TEST(Drafter, RoundedWeightsMustBeAccepted) {
+  TemporaryFolder folder("drafter_rounded");
+  (void)convert_to(make_drafter(folder, "tiny"), folder / "d.gguf", Format::kGgufBf16);
+  const char* name = "blk.1.ffn_up.weight";
+  const auto file = io::open_gguf(folder / "d.gguf");
+  io::GgufFields fields;
+  for (const auto& [key, value] : file->metadata().entries()) fields.add_value(key, value);
+  std::vector<io::TensorSpec> specs;
+  for (const io::TensorEntry& e : file->entries()) {
+    specs.push_back({e.name, e.name == name ? DType::kF32 : e.dtype, e.shape});
+  }
+  io::GgufWriter writer(folder / "fine.gguf", fields, specs);
+  for (const io::TensorSpec& spec : specs) {
+    const io::TensorEntry& e = *file->find(spec.name);
+    if (spec.name != name) {
+      writer.write(spec.name, file->view(e).bytes());
+      continue;
+    }
+    std::vector<float> values(static_cast<size_t>(*element_count(e.shape)));
+    for (size_t i = 0; i < values.size(); ++i) values[i] = 1.0f + static_cast<float>(i % 8) / 1024;
+    writer.write(spec.name, std::as_bytes(std::span(values)));
+  }
+  writer.finish();
+  for (const Format format : {Format::kGgufBf16, Format::kHfBf16, Format::kGgufQ4_0}) {
+    ConvertOptions options;
+    options.source = folder / "fine.gguf";
+    options.target = folder / "out";
+    options.format = format;
+    const std::string error = error_of(options.source, options.target, format);
+    EXPECT_NE(error.find("--accept rounded-weights"), std::string::npos) << error;
+    EXPECT_NE(error.find(name), std::string::npos) << error;
+    EXPECT_FALSE(std::filesystem::exists(options.target));
+
+    options.accepted.add(Loss::kRoundedWeights);
+    const ConvertReport r = convert(options);
+    EXPECT_EQ(r.losses.text(), "rounded-weights");
+    for (const TensorReport& t : r.tensors) {
+      const bool rounded = t.source_name == name;
+      EXPECT_EQ(t.weights_bit_exact, rounded ? t.weights / 8 : t.weights) << t.name;
+      if (rounded) {
+        EXPECT_NEAR(t.error.worst_relative, 4.0 / 1031, 1e-5);
+      }
+    }
+    EXPECT_GT(r.error.squared_error, 0);
+    std::filesystem::remove_all(options.target);
+  }
 }
 
 TEST(Drafter, FilesThatDoNotFitAreRefused) {

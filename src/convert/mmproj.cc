@@ -4,14 +4,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "convert/mmproj_rows.h"
 #include "convert/parts.h"
 #include "convert/target.h"
+#include "convert/transcode.h"
 #include "quant/scheme.h"
 
 namespace carat::convert {
@@ -69,6 +71,15 @@ io::GgufFields mmproj_fields(const TowersConfig& c, const std::string& name) {
   return f;
 }
 
+// A softplus kept as F32 tells its argument no better than this.
+int64_t count_near(const std::vector<float>& source, const std::vector<float>& written) {
+  int64_t near = 0;
+  for (size_t i = 0; i < source.size(); ++i) {
+    near += std::fabs(written[i] - source[i]) <= 1e-6f * std::max(1.0f, std::fabs(source[i]));
+  }
+  return near;
+}
+
 // Copies tensors row by row into one of the two forms.
 class TowerCopy {
  public:
@@ -93,7 +104,9 @@ class TowerCopy {
     int64_t done = 0;
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (options.stop != nullptr && options.stop->load()) throw Interrupted();
-      add_tensor(*report, copy(i, writer), source_bytes(i));
+      TensorReport tensor = copy(i, writer);
+      check_rounded(tensor, options, &report->losses);
+      add_tensor(*report, std::move(tensor), source_bytes(i));
       done += target_bytes(i);
       if (options.progress) options.progress(done, total, specs_[i].name);
     }
@@ -128,13 +141,15 @@ class TowerCopy {
       const int64_t n = std::min(window, n_rows - row);
       values_.resize(static_cast<size_t>(n * columns));
       rows_.read(t, one_by_one ? order.hf_row(row) : row, n, values_.data());
-      report.weights_bit_exact += write(order, report.to, columns, n, writer);
+      write(order, columns, n, writer, &report);
     }
     return report;
   }
 
-  // Writes the rows in values_; answers how many of their values can be had back.
-  int64_t write(TowerOrder& order, DType to, int64_t columns, int64_t n, io::TensorWriter& writer) {
+  // Writes the rows in values_ and adds to the report how many of their values can be had back.
+  void write(TowerOrder& order, int64_t columns, int64_t n, io::TensorWriter& writer,
+             TensorReport* report) {
+    const DType to = report->to;
     const int64_t count = n * columns;
     written_ = values_;
     if (gguf_) {
@@ -147,11 +162,10 @@ class TowerCopy {
     if (gguf_) {
       for (int64_t r = 0; r < n; ++r) order.to_hf(written_.data() + r * columns);
     }
-    int64_t equal = 0;
-    for (size_t i = 0; i < values_.size(); ++i) {
-      equal += to_float(to_bf16(written_[i])) == to_float(to_bf16(values_[i]));
-    }
-    return equal;
+    const int64_t kept = order.keeps_values() ? count_kept(values_.data(), written_.data(), count)
+                                              : count_near(values_, written_);
+    report->weights_bit_exact += kept;
+    if (kept < count) report->error.add(measure_error(values_.data(), written_.data(), count));
   }
 
   TowerRows& rows_;
@@ -161,6 +175,17 @@ class TowerCopy {
   std::vector<float> values_, written_;
   std::vector<std::byte> bytes_;
 };
+
+// Of a whole model's shards only those that the towers are read from.
+std::vector<std::string> files_of_towers(const io::TensorSource& source, const TowerRows& rows) {
+  std::unordered_set<std::string> used;
+  for (const TowerTensor& t : tower_tensors(rows.config())) {
+    for (std::string& path : rows.files(t)) used.insert(std::move(path));
+  }
+  std::vector<std::string> paths = tensor_files(source);
+  std::erase_if(paths, [&](const std::string& path) { return !used.contains(path); });
+  return paths;
+}
 
 ConvertReport write_towers(TowerRows& rows, const std::string& name, bool gguf,
                            const ConvertOptions& options) {
@@ -203,12 +228,12 @@ ConvertReport convert_towers(const ConvertOptions& options, const io::Checkpoint
   }
   check_target(options, *checkpoint.tensors);
   const auto rows = open_tower_rows(checkpoint);
-  // Of a whole model the towers are a small part: reading all of it would take most of the time.
-  std::vector<FileDigest> source_files;
-  if (is_towers_only(checkpoint)) {
-    source_files = digest_files(tensor_files(*checkpoint.tensors), options.stop, {});
-    check_recorded(source_files);
-  }
+  // The checksums come first: a damaged source must not get a result.
+  std::vector<FileDigest> source_files = digest_files(
+      files_of_towers(*checkpoint.tensors, *rows), options.stop, [&](int64_t done, int64_t total) {
+        if (options.progress) options.progress(done, total, "checksum of the source");
+      });
+  check_recorded(source_files);
   ConvertReport report = write_towers(*rows, read_side_files(checkpoint).name, gguf, options);
   report.source_files = std::move(source_files);
   report.notes.push_back(describe(rows->config()));

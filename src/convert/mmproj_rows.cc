@@ -92,6 +92,12 @@ class HfTowerRows final : public TowerRows {
   std::string name(const TowerTensor& t) const override {
     return find(tower_hf_name(t))->values->name;
   }
+  std::vector<std::string> files(const TowerTensor& t) const override {
+    const model::StoredTensor stored = *find(tower_hf_name(t));
+    std::vector<std::string> paths = {source_.path_of(*stored.values)};
+    if (stored.is_coded()) paths.push_back(source_.path_of(*stored.scales));
+    return paths;
+  }
 
  private:
   std::optional<model::StoredTensor> find(const std::string& name) const {
@@ -180,6 +186,9 @@ class MmprojRows final : public TowerRows {
     return source_.find(tower_gguf_name(t))->dtype;
   }
   std::string name(const TowerTensor& t) const override { return tower_gguf_name(t); }
+  std::vector<std::string> files(const TowerTensor& t) const override {
+    return {source_.path_of(*source_.find(tower_gguf_name(t)))};
+  }
 
  private:
   // Blocks must not reach over the rows that are read one by one.
@@ -213,6 +222,7 @@ class RandomTowerRows final : public TowerRows {
 
   DType dtype(const TowerTensor&) const override { return DType::kBF16; }
   std::string name(const TowerTensor& t) const override { return tower_hf_name(t); }
+  std::vector<std::string> files(const TowerTensor&) const override { return {}; }
 
  private:
   // FNV-1a of the name, then the row.

@@ -26,6 +26,8 @@ class TowerRows {
   // As the source has it.
   virtual DType dtype(const model::TowerTensor& t) const = 0;
   virtual std::string name(const model::TowerTensor& t) const = 0;
+  // The path of every file that holds a part of it; none of random rows.
+  virtual std::vector<std::string> files(const model::TowerTensor& t) const = 0;
 
  protected:
   model::TowersConfig config_;
@@ -53,6 +55,8 @@ class TowerOrder {
   void to_hf(float* values);
   // Whether rows keep their places, so that several can be read at a time.
   bool keeps_rows() const { return change_ != model::TowerChange::kSwapAxes; }
+  // Whether to_gguf and to_hf only move values: others come back within rounding.
+  bool keeps_values() const { return change_ != model::TowerChange::kSoftplus; }
 
  private:
   model::TowerChange change_;

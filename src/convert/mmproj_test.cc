@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "convert/testing/checkpoints.h"
 #include "io/checkpoint.h"
 #include "io/gguf_writer.h"
+#include "io/safetensors_writer.h"
 #include "quant/scheme.h"
 
 namespace carat::convert {
@@ -208,6 +210,94 @@ TEST(Mmproj, FilesThatDoNotFitTheirConfigAreRefused) {
          "v.position_embd.weight");
   const std::string error = error_of(folder / "m.gguf", folder / "q.gguf", Format::kGgufQ4_0);
   EXPECT_NE(error.find("mmproj-bf16 or hf-bf16"), std::string::npos) << error;
+}
+
+// A linear layer of F32 or F16 weights that bfloat16 does not hold, in an mmproj file.
+void write_fine_linear(const std::string& from, const std::string& to, DType dtype) {
+  const auto file = io::open_gguf(from);
+  io::GgufFields fields;
+  for (const auto& [key, value] : file->metadata().entries()) fields.add_value(key, value);
+  std::vector<io::TensorSpec> specs;
+  for (const io::TensorEntry& e : file->entries()) {
+    specs.push_back({e.name, e.name == "v.blk.1.ffn_up.weight" ? dtype : e.dtype, e.shape});
+  }
+  io::GgufWriter writer(to, fields, specs);
+  for (const io::TensorSpec& spec : specs) {
+    const io::TensorEntry& e = *file->find(spec.name);
+    if (e.name != "v.blk.1.ffn_up.weight") {
+      writer.write(e.name, file->view(e).bytes());
+      continue;
+    }
+    std::vector<float> values = values_of(*file, e.name);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = 1.0f + static_cast<float>(i % 8) / 1024;
+    std::vector<std::byte> bytes(values.size() * (dtype == DType::kF32 ? 4 : 2));
+    quant::encode_row(dtype, values.data(), bytes.data(), static_cast<int64_t>(values.size()));
+    writer.write(e.name, bytes);
+  }
+  writer.finish();
+}
+
+TEST(Mmproj, RoundedLinearsMustBeAccepted) {
+  TemporaryFolder folder("mmproj_rounded");
+  (void)convert_to(make_towers(folder, "tiny"), folder / "m.gguf", Format::kMmprojBf16);
+  for (const DType dtype : {DType::kF32, DType::kF16}) {
+    const std::string source = folder / (std::string(carat::name_of(dtype)) + ".gguf");
+    write_fine_linear(folder / "m.gguf", source, dtype);
+    for (const Format format : {Format::kMmprojBf16, Format::kHfBf16}) {
+      const std::string target = folder / "out";
+      const std::string error = error_of(source, target, format);
+      EXPECT_NE(error.find("--accept rounded-weights"), std::string::npos) << error;
+      EXPECT_NE(error.find("v.blk.1.ffn_up.weight"), std::string::npos) << error;
+      EXPECT_FALSE(std::filesystem::exists(target));
+
+      ConvertOptions options;
+      options.source = source;
+      options.target = target;
+      options.format = format;
+      options.accepted.add(Loss::kRoundedWeights);
+      const ConvertReport r = convert(options);
+      EXPECT_EQ(r.losses.text(), "rounded-weights");
+      // bfloat16 steps by 1/128 behind 1: one value in 8 is held.
+      for (const TensorReport& t : r.tensors) {
+        const bool rounded = t.source_name == "v.blk.1.ffn_up.weight";
+        EXPECT_EQ(t.weights_bit_exact, rounded ? t.weights / 8 : t.weights) << t.name;
+        if (rounded) {
+          EXPECT_NEAR(t.error.worst_relative, 4.0 / 1031, 1e-6);
+        }
+      }
+      EXPECT_GT(r.error.squared_error, 0);
+      std::filesystem::remove_all(target);
+    }
+  }
+}
+
+TEST(Mmproj, OfAWholeModelTheFilesThatHoldTowersAreHashed) {
+  TemporaryFolder folder("mmproj_whole");
+  const std::string hf = make_towers(folder, "tiny");
+  const std::string towers = hf + "/model-00001-of-00002.safetensors";
+  const std::string text = hf + "/model-00002-of-00002.safetensors";
+  std::filesystem::rename(hf + "/model.safetensors", towers);
+  const char* embedding = "model.language_model.embed_tokens.weight";
+  std::filesystem::create_directory(folder / "hf2");
+  {
+    const auto writer = io::write_safetensors_directory(
+        folder / "hf2", {{embedding, DType::kBF16, {4, 8}}}, int64_t{1} << 30);
+    writer->write(embedding, std::vector<std::byte>(64));
+    writer->finish();
+  }
+  std::filesystem::rename(folder / "hf2/model.safetensors", text);
+  Json index;
+  const auto shard = io::open_checkpoint(towers);
+  for (const io::TensorEntry& e : shard.tensors->entries()) {
+    index["weight_map"][e.name] = "model-00001-of-00002.safetensors";
+  }
+  index["weight_map"][embedding] = "model-00002-of-00002.safetensors";
+  std::ofstream(hf + "/model.safetensors.index.json") << to_json_text(index);
+
+  const ConvertReport r = convert_to(hf, folder / "m.gguf", Format::kMmprojBf16);
+  ASSERT_EQ(r.source_files.size(), 1u);
+  EXPECT_EQ(r.source_files[0].path, towers);
+  EXPECT_EQ(r.source_files[0].sha256, digest_files({towers}, nullptr, {})[0].sha256);
 }
 
 TEST(Mmproj, TextOnlyCheckpointsHaveNone) {

@@ -1,11 +1,15 @@
 #include "convert/parts.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <system_error>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "convert/plan.h"
 #include "io/safetensors_writer.h"
+#include "quant/coded_rows.h"
 
 namespace carat::convert {
 namespace {
@@ -81,6 +85,18 @@ std::unique_ptr<PartWriter> PartWriter::hf(const std::string& folder, const Text
   return std::make_unique<HfPart>(folder, texts, std::move(specs), max_shard_bytes);
 }
 
+void check_rounded(const TensorReport& tensor, const ConvertOptions& options, Losses* happened) {
+  if (tensor.weights_bit_exact == tensor.weights) return;
+  // A 4-bit lattice in bfloat16 can be found again.
+  const bool lattice = tensor.from == DType::kQ4_0 || quant::is_coded(tensor.from);
+  if (tensor.to == DType::kQ4_0 || (tensor.to == DType::kBF16 && lattice)) return;
+  require_accepted(
+      Loss::kRoundedWeights,
+      fmt::format("{} of {} weights of {} change", tensor.weights - tensor.weights_bit_exact,
+                  tensor.weights, tensor.source_name),
+      options, happened);
+}
+
 void add_tensor(ConvertReport& report, TensorReport tensor, int64_t source_bytes) {
   report.source_bytes += source_bytes;
   report.target_bytes += tensor.bytes;
@@ -90,6 +106,7 @@ void add_tensor(ConvertReport& report, TensorReport tensor, int64_t source_bytes
     report.weights += tensor.weights;
     report.weights_bit_exact += tensor.weights_bit_exact;
     report.lattice.add(tensor.lattice);
+    report.error.add(tensor.error);
   }
   report.tensors.push_back(std::move(tensor));
 }

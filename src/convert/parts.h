@@ -29,6 +29,10 @@ class PartWriter {
   virtual void finish() = 0;
 };
 
+// Throws Error naming the tensor and --accept rounded-weights if weights changed and nobody asked
+// for it. Q4_0 is only written where it was asked for; a 4-bit lattice in bfloat16 counts as kept.
+void check_rounded(const TensorReport& tensor, const ConvertOptions& options, Losses* happened);
+
 // Adds a tensor to the report and its figures to the totals.
 void add_tensor(ConvertReport& report, TensorReport tensor, int64_t source_bytes);
 
