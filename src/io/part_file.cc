@@ -17,6 +17,8 @@ namespace carat::io {
 namespace {
 
 constexpr int64_t kWindow = int64_t{64} << 20;
+constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+constexpr int kTries = 1000;
 constexpr int64_t kRead = int64_t{4} << 20;
 
 // Bytes read at `offset`, fewer only at the end of the file; -1 on an error.
@@ -48,19 +50,32 @@ PartFile::PartFile(std::string path, bool resumable)
                  {}});
   }
   part_ = path_ + (resumable_ ? ".part" : ".partial-" + std::to_string(::getpid()));
-  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (resumable_ ? 0 : O_TRUNC);
-  fd_ = ::open(part_.c_str(), flags, 0644);
-  if (fd_ < 0) fail("cannot create the file", errno);
-  if (!resumable_) {
-    register_temporary_file(part_);
+  if (resumable_) {
+    open_locked();
+    if (::fstat(fd_, &st) == 0 && S_ISREG(st.st_mode)) reuse_ = st.st_size;
     return;
   }
-  const bool locked = ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
-  if (!locked && errno == EWOULDBLOCK) {
+  fd_ = ::open(part_.c_str(), kFlags | O_TRUNC, 0644);
+  if (fd_ < 0) fail("cannot create the file", errno);
+  register_temporary_file(part_);
+}
+
+void PartFile::open_locked() {
+  for (int tries = 1;; ++tries) {
+    fd_ = ::open(part_.c_str(), kFlags, 0644);
+    if (fd_ < 0) fail("cannot create the file", errno);
+    const bool locked = ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
+    const bool is_busy = !locked && errno == EWOULDBLOCK;
+    // Between open and flock another process may have given the file its final name or removed it.
+    struct stat own = {}, named = {};
+    const bool is_same = ::fstat(fd_, &own) == 0 && ::lstat(part_.c_str(), &named) == 0 &&
+                         own.st_dev == named.st_dev && own.st_ino == named.st_ino;
+    if (is_same && !is_busy) return;
     ::close(fd_);
-    throw Error({"another process is writing this file", path_, {}, {}, part_, "wait for it"});
+    if (is_busy || tries == kTries) {
+      throw Error({"another process is writing this file", path_, {}, {}, part_, "wait for it"});
+    }
   }
-  if (::fstat(fd_, &st) == 0 && S_ISREG(st.st_mode)) reuse_ = st.st_size;
 }
 
 PartFile::~PartFile() {

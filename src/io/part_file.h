@@ -42,6 +42,7 @@ class PartFile {
   void commit();
 
  private:
+  void open_locked();
   bool matches(std::span<const std::byte> bytes);
   void flush_window();
   [[noreturn]] void fail(const char* what, int code) const;

@@ -1,16 +1,19 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/sha256.h"
 #include "io/gguf_writer.h"
+#include "io/part_file.h"
 #include "io/safetensors_writer.h"
 
 namespace carat::io {
@@ -168,6 +171,27 @@ TEST_F(Resume, TwoAtATimeAreRefused) {
   const auto w = writer(true);
   EXPECT_THROW(writer(true), Error);
   EXPECT_TRUE(fs::exists(path_ + ".part"));
+}
+
+// Whoever has the lock has the file of that name, however often others remove theirs meanwhile.
+TEST_F(Resume, TheLockedFileIsTheNamedOne) {
+  std::atomic<int> nameless{0}, locked{0};
+  const auto compete = [&] {
+    for (int i = 0; i < 5000; ++i) {
+      try {
+        const PartFile file(path_, true);
+        ++locked;
+        if (!fs::exists(path_ + ".part")) ++nameless;
+      } catch (const Error&) {
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 4; ++i) threads.emplace_back(compete);
+  }
+  EXPECT_GT(locked, 0);
+  EXPECT_EQ(nameless, 0);
 }
 
 TEST(WriteQueue, AFailureReachesTheCaller) {
