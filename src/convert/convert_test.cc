@@ -327,6 +327,14 @@ TEST(Convert, RefusesTargets) {
   ConvertOptions o = options(folder / "out.gguf", folder / "out.gguf");
   o.overwrite = true;
   EXPECT_NE(error_of(o).find("the target is the source"), std::string::npos);
+  // What grows beside the target bears these names.
+  for (const char* name : {"new.gguf.part", "new.gguf.part.journal"}) {
+    std::filesystem::copy_file(folder / "out.gguf", folder / name);
+    EXPECT_NE(error_of(options(folder / name, folder / "new.gguf")).find("is the source"),
+              std::string::npos);
+    EXPECT_EQ(read_text_file(folder / name, 1 << 30), read_text_file(folder / "out.gguf", 1 << 30));
+    std::filesystem::remove(folder / name);
+  }
   o = options(folder / "hf", folder / "hf", Format::kHfBf16);
   o.overwrite = true;
   EXPECT_NE(error_of(o).find("the target is the source"), std::string::npos);

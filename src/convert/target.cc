@@ -43,6 +43,26 @@ bool is_same_file(const fs::path& a, const fs::path& b) {
   return fs::equivalent(a, b, ignored);
 }
 
+// The files that grow beside the target replace what bears their names, so those count too.
+void refuse_source(const ConvertOptions& options, const io::TensorSource& source) {
+  const fs::path target(options.target);
+  const std::string journal = journal_path(options.target, is_directory(options.format));
+  for (const fs::path file : source.paths()) {
+    if (is_same_file(file, target) || is_same_file(fs::absolute(file).parent_path(), target)) {
+      throw Error({"the target is the source", options.target, {}, {}, {}, "name another target"});
+    }
+    for (const std::string& beside : {options.target + ".part", journal}) {
+      if (!is_same_file(file, beside)) continue;
+      throw Error({"a file that the conversion writes on the way is the source",
+                   options.target,
+                   {},
+                   {},
+                   beside,
+                   "name another target"});
+    }
+  }
+}
+
 // The last part of the path as a name for people.
 std::string name_from_path(const std::string& path) {
   fs::path p = fs::path(path).lexically_normal();
@@ -213,13 +233,8 @@ void check_target(const ConvertOptions& options, const io::TensorSource& source)
   if (!folder.empty() && !fs::is_directory(folder, ignored)) {
     throw Error({"the target's folder does not exist", options.target, {}, {}, {}, "create it"});
   }
+  refuse_source(options, source);
   if (!fs::exists(target, ignored)) return;
-  for (const io::TensorEntry& entry : source.entries()) {
-    const fs::path file(source.path_of(entry));
-    if (is_same_file(file, target) || is_same_file(file.parent_path(), target)) {
-      throw Error({"the target is the source", options.target, {}, {}, {}, "name another target"});
-    }
-  }
   const bool is_folder = fs::is_directory(target, ignored);
   if (is_folder != is_directory(options.format)) {
     throw Error({"the target is of the wrong kind",

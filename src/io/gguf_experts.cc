@@ -74,6 +74,7 @@ class JoinedSource final : public TensorSource {
     const JoinedFile* file = joined(entry);
     return file ? file->path() : source_->path_of(entry);
   }
+  std::vector<std::string> paths() const override { return source_->paths(); }
   TensorView view(const TensorEntry& entry) const override {
     const JoinedFile* file = joined(entry);
     if (file == nullptr) return source_->view(entry);

@@ -51,6 +51,7 @@ TEST(GgufExperts, GateAndUpAreOneTensor) {
   EXPECT_EQ(both.shape, (Shape{2, 2, 32}));
   EXPECT_EQ(both.bytes, 72);
   EXPECT_EQ(source.path_of(both), path);
+  EXPECT_EQ(source.paths(), std::vector<std::string>{path});
   EXPECT_TRUE(is_joined(source.file_of(both)));
   EXPECT_FALSE(is_joined(source.file_of(*source.find("after"))));
   EXPECT_EQ(checkpoint.gguf->metadata().get_string("general.architecture"), "gemma4");

@@ -292,6 +292,10 @@ TEST(SplitGguf, AnyPartOpensAll) {
       file->file_of(e).read(e.offset, read);
       EXPECT_EQ(read, bytes_of(file->view(e)));
     }
+    std::vector<std::string> paths = file->paths();
+    std::sort(paths.begin(), paths.end());
+    EXPECT_EQ(paths, (std::vector<std::string>{part_path(dir, o, 0), part_path(dir, o, 1),
+                                               part_path(dir, o, 2)}));
     file->release_metadata();
     EXPECT_EQ(bytes_of(file->view(file->entries()[4])), pattern(28, '4'));
   }

@@ -46,6 +46,12 @@ const std::string& MappedSource::path_of(const TensorEntry& entry) const {
   return shard_of(entry).file->path();
 }
 
+std::vector<std::string> MappedSource::paths() const {
+  std::vector<std::string> paths;
+  for (const auto& shard : shards_) paths.push_back(shard->file->path());
+  return paths;
+}
+
 TensorView MappedSource::view(const TensorEntry& entry) const {
   const int64_t alignment = natural_alignment(entry.dtype);
   if (entry.offset % alignment != 0) {

@@ -17,6 +17,7 @@ class MappedSource : public TensorSource {
   const std::vector<TensorEntry>& entries() const override { return entries_; }
   const TensorEntry* find(std::string_view name) const override;
   const std::string& path_of(const TensorEntry& entry) const override;
+  std::vector<std::string> paths() const override;
   // Throws Error if the data do not lie at a multiple of their element's size, which only a
   // safetensors file can do: read such a tensor through file_of.
   TensorView view(const TensorEntry& entry) const override;

@@ -35,6 +35,9 @@ class TensorSource {
   // Path of the file that holds `entry`.
   virtual const std::string& path_of(const TensorEntry& entry) const = 0;
 
+  // Paths of all files that are open, those without tensors included.
+  virtual std::vector<std::string> paths() const = 0;
+
   // The tensor's bytes in a mapping that lives as long as the source.
   virtual TensorView view(const TensorEntry& entry) const = 0;
   // The file's own handle: reading rows with it does not make them resident.

@@ -50,6 +50,7 @@ class MemorySource : public io::TensorSource {
     return nullptr;
   }
   const std::string& path_of(const io::TensorEntry&) const override { return path_; }
+  std::vector<std::string> paths() const override { return {path_}; }
   TensorView view(const io::TensorEntry& e) const override {
     return {e.dtype, e.shape, data_.data() + e.offset};
   }
