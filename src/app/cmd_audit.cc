@@ -2,14 +2,15 @@
 
 #include <cstdio>
 
+#include "app/audit_table.h"
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/model_path.h"
 #include "app/progress.h"
-#include "app/table.h"
 #include "app/version.h"
 #include "audit/audit.h"
 #include "audit/model_logits.h"
+#include "audit/report_json.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -18,42 +19,6 @@ namespace carat::app {
 namespace {
 
 constexpr int64_t kMaxTextBytes = int64_t{256} << 20;
-
-Json interval_json(const audit::Figure& figure) {
-  if (!figure.interval) return nullptr;
-  return Json::array({figure.interval->low, figure.interval->high});
-}
-
-Json candidate_json(const std::string& path, const audit::Summary& s) {
-  Json j;
-  j["candidate"] = path;
-  j["tokens"] = s.tokens;
-  j["chunks"] = s.chunks;
-  const auto add = [&](const char* key, const audit::Figure& figure) {
-    j[key] = figure.value;
-    j[std::string(key) + "_interval"] = interval_json(figure);
-  };
-  add("mean_kld", s.mean_kld);
-  add("median_kld", s.median_kld);
-  add("p90_kld", s.p90_kld);
-  add("p99_kld", s.p99_kld);
-  j["max_kld"] = s.max_kld;
-  add("top1_agreement", s.top1_agreement);
-  add("perplexity_ratio", s.perplexity_ratio);
-  add("reference_perplexity", s.reference_perplexity);
-  add("candidate_perplexity", s.candidate_perplexity);
-  return j;
-}
-
-// "0.01234 (0.01200..0.01260)"
-std::string figure_text(const audit::Figure& figure, int digits, double unit = 1) {
-  std::string text = fmt::format("{:.{}f}", figure.value * unit, digits);
-  if (figure.interval) {
-    text += fmt::format(" ({:.{}f}..{:.{}f})", figure.interval->low * unit, digits,
-                        figure.interval->high * unit, digits);
-  }
-  return text;
-}
 
 class AuditCommand final : public Command {
  public:
@@ -146,7 +111,8 @@ class AuditCommand final : public Command {
     for (const std::string& path : candidates_) models.push_back(open_model(path, pool));
     const text::Tokenizer& tokenizer = require_tokenizer(reference_model);
     check_tokens(tokenizer, reference_model);
-    const std::vector<int32_t> tokens = tokenizer.encode(read_text_file(text_, kMaxTextBytes));
+    const std::string text = read_text_file(text_, kMaxTextBytes);
+    const std::vector<int32_t> tokens = tokenizer.encode(text);
 
     audit::ModelLogits reference(reference_model, kv_type(kv_), options_.context, pool, table);
     std::vector<std::unique_ptr<audit::ModelLogits>> owned;
@@ -161,10 +127,13 @@ class AuditCommand final : public Command {
         reference, sources, tokens, tokenizer.vocab().special.bos, options_, pool,
         [&](int64_t done, int64_t total) { progress.update(done, total); }, environment.stop);
     progress.finish();
+    const audit::AuditReport report =
+        report_of(result, static_cast<int64_t>(text.size()), static_cast<int64_t>(tokens.size()),
+                  table.isa, pool.size());
     if (json_) {
-      print_json(result, table.isa);
+      fmt::print("{}\n", to_json_text(audit::report_json(report), 2));
     } else {
-      print_table(result);
+      print_audit(report);
     }
     return verdict(result);
   }
@@ -198,54 +167,29 @@ class AuditCommand final : public Command {
     return code;
   }
 
-  void print_json(const audit::AuditResult& result, const char* isa) const {
-    Json j;
-    j["reference"] = *reference_;
-    j["text"] = text_;
-    j["direction"] = "KL(reference || candidate)";
-    j["log_base"] = "e";
-    j["context"] = options_.context;
-    j["min_context"] = options_.min_context;
-    j["kv"] = kv_;
-    j["interval"] = "95 %, percentile bootstrap over chunks";
-    j["seed"] = seed_;
-    j["resamples"] = options_.summary.resamples;
-    j["noise_kld"] = result.noise_kld;
-    j["version"] = version();
-    j["commit"] = commit();
-    j["isa"] = isa;
-    Json list = Json::array();
+  audit::AuditReport report_of(const audit::AuditResult& result, int64_t text_bytes,
+                               int64_t text_tokens, const char* isa, int threads) const {
+    audit::AuditReport report;
+    audit::Provenance& from = report.provenance;
+    from.version = version();
+    from.commit = commit();
+    from.isa = isa;
+    from.threads = threads;
+    from.texts.push_back({.file = {.path = text_, .bytes = text_bytes}, .tokens = text_tokens});
+    from.kv = kv_;
+    from.context = options_.context;
+    from.min_context = options_.min_context;
+    from.max_positions = options_.max_positions;
+    from.seed = options_.summary.seed;
+    from.resamples = options_.summary.resamples;
+    report.references.push_back({.path = *reference_});
     for (size_t i = 0; i < candidates_.size(); ++i) {
-      list.push_back(candidate_json(candidates_[i], result.candidates[i]));
+      report.candidates.push_back({.path = candidates_[i]});
+      report.comparisons.push_back({.candidate = i, .summary = result.candidates[i]});
     }
-    // A single candidate's figures stand at the top level too, for scripts that want one number.
-    if (list.size() == 1) j.update(list[0]);
-    j["candidates"] = std::move(list);
-    fmt::print("{}\n", to_json_text(j, 2));
-  }
-
-  void print_table(const audit::AuditResult& result) const {
-    const audit::Summary& first = result.candidates.front();
-    fmt::print("reference {}  perplexity {}\n", *reference_,
-               figure_text(first.reference_perplexity, 3));
-    fmt::print(
-        "text {}  {} tokens in {} chunks of {}, <bos> first, {} tokens of context at least\n",
-        text_, first.tokens, first.chunks, options_.context, options_.min_context);
-    fmt::print(
-        "KLD is KL(reference || candidate) in nats a token; noise floor {}; (95 % intervals)\n\n",
-        result.noise_kld);
-    // Intervals where decisions are made; --json has them all.
-    Table table({"candidate", "mean KLD", "median", "p99", "top-1 %", "perplexity ratio"});
-    for (size_t i = 0; i < candidates_.size(); ++i) {
-      const audit::Summary& s = result.candidates[i];
-      table.add({candidates_[i], figure_text(s.mean_kld, 5),
-                 fmt::format("{:.5f}", s.median_kld.value), fmt::format("{:.4f}", s.p99_kld.value),
-                 figure_text(s.top1_agreement, 2, 100), figure_text(s.perplexity_ratio, 4)});
-    }
-    fmt::print("{}", table.text());
-    if (first.chunks < 10) {
-      fmt::print(stderr, "note: {} chunks are too few for intervals to trust\n", first.chunks);
-    }
+    report.noise_kld = result.noise_kld;
+    report.noise_how = "in steps of another size";
+    return report;
   }
 
   ModelName reference_;
