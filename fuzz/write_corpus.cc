@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/testing/bad_gguf_files.h"
+#include "io/testing/bad_imatrix_files.h"
 #include "io/testing/bad_safetensors_files.h"
 
 namespace {
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   }
   const std::string root = argv[1];
   write_all(root + "/gguf", carat::io::testing::bad_gguf_files());
+  write_all(root + "/imatrix", carat::io::testing::bad_imatrix_files());
   write_all(root + "/safetensors", carat::io::testing::bad_safetensors_files());
   write_all(root + "/safetensors_index", carat::io::testing::bad_index_files());
 }
