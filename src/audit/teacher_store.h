@@ -14,11 +14,10 @@
 //   auto teacher = open_stored_teacher(path, bos);
 //   for (int64_t c = 0; c < teacher->chunk_count(); ++c) {
 //     teacher->select(c);
-//     const StoredChunk chunk = teacher->chunk(c);
-//     candidate.restart();
-//     ... read chunk.tokens, and for each position i with a row
-//         (teacher->first_position() <= i <= chunk.tokens.size() - 2):
-//       StoredComparison x = compare_stored(*teacher, chunk, i, logits_of_i, row);
+//     const Chunk chunk = teacher->chunk(c);
+//     candidate.start(chunk.tokens);
+//     ... for each r, with the candidate's logits after chunk.compared[r]:
+//       StoredComparison x = compare_stored(*teacher, chunk, r, logits, scratch);
 //   }
 #pragma once
 
@@ -30,26 +29,25 @@
 #include <vector>
 
 #include "audit/compare.h"
+#include "audit/corpus.h"
 #include "base/thread_pool.h"
 
 namespace carat::audit {
 
-// Where a stored teacher comes from. Every field may be empty: unknown (always so for .kld).
+// Where a stored teacher comes from. Every field may be empty or 0: unknown, as of every .kld.
 struct TeacherOrigin {
   std::string model;         // as the user named it
   std::string model_sha256;  // of its weights, 64 hexadecimal digits
   std::string engine;        // program, version, commit, instruction set, K/V type
   struct Text {
-    std::string name;
+    std::string path;
     std::string sha256;  // of the text's bytes
   };
   std::vector<Text> texts;
-};
-
-// One chunk, as models read it: <bos> included.
-struct StoredChunk {
-  std::vector<int32_t> tokens;
-  int32_t text = 0;  // which of TeacherOrigin::texts; 0 if there is only one or none is known
+  std::vector<std::string> domains;  // of Chunk::domain
+  std::string format;                // of the text: "raw" or "chat"
+  int64_t context = 0;               // tokens a chunk, as asked for
+  int64_t min_context = 0;           // tokens before the first compared one, as asked for
 };
 
 class StoredTeacher {
@@ -57,40 +55,39 @@ class StoredTeacher {
   virtual ~StoredTeacher() = default;
   virtual const std::string& path() const = 0;
   virtual int64_t vocab_size() const = 0;
-  virtual int64_t context() const = 0;         // tokens of the longest chunk
-  virtual int64_t first_position() const = 0;  // of every chunk; AuditOptions::min_context - 1
+  virtual int64_t context() const = 0;  // tokens of the longest chunk
   virtual int64_t chunk_count() const = 0;
+  virtual int64_t positions() const = 0;  // rows of all chunks
   virtual const TeacherOrigin& origin() const = 0;
-  virtual StoredChunk chunk(int64_t chunk) const = 0;
+  // Tokens as models read them; `compared` are the positions that have rows, at least one.
+  virtual Chunk chunk(int64_t chunk) const = 0;
 
   // Makes `chunk` the one that fill_row is about, in any order; what was mapped of the one before
   // is given back. Throws Error if the file is damaged there. Not while fill_row runs.
   virtual void select(int64_t chunk) = 0;
 
-  // Fills `row` [vocab_size()] with log p of every token at `position` of the selected chunk, so
-  // that all figures of audit/compare.h can be taken from (row, candidate) as if `row` were logits.
-  // Tokens of which the file knows only their total probability share it in the candidate's own
-  // proportions: `candidate` is the row of logits compared with. Their share of the KLD is then
-  // that of one coarse event, which is a lower bound, and what the bound lacks is returned: an
-  // unbiased estimate from the stored sample (so it may be slightly negative), 0 where none is
-  // stored or nothing is missing.
+  // Fills `row` [vocab_size()] with log p of every token after position compared[r] of the selected
+  // chunk, so that all figures of audit/compare.h can be taken from (row, candidate) as if `row`
+  // were logits. Tokens of which the file knows only their total probability share it in the
+  // candidate's own proportions: `candidate` is the row of logits compared with. Their share of the
+  // KLD is then that of one coarse event, which is a lower bound, and what the bound lacks is
+  // returned: an unbiased estimate from the stored sample (so it may be slightly negative), 0 where
+  // none is stored or nothing is missing.
   //
-  // May be called from several threads. REQUIRES: first_position() <= position <= tokens - 2.
-  virtual double fill_row(int64_t position, std::span<const float> candidate,
+  // May be called from several threads. REQUIRES: r is an index of the selected chunk's `compared`.
+  virtual double fill_row(int64_t r, std::span<const float> candidate,
                           std::span<float> row) const = 0;
 };
 
-// One position against the selected chunk's. position.kld is the best estimate, kld_bound plus what
-// fill_row found missing, at least 0; kld_bound is the lower bound. `row` is scratch
-// [vocab_size()].
+// compared[r] of the selected chunk, which `chunk` is. position.kld is the best estimate: kld_bound
+// plus what fill_row found missing, at least 0. `scratch` [vocab_size()] is overwritten.
 struct StoredComparison {
   Position position;
-  double kld_bound = 0;
+  double kld_bound = 0;  // the lower bound
 };
-[[nodiscard]] StoredComparison compare_stored(const StoredTeacher& teacher,
-                                              const StoredChunk& chunk, int64_t position,
-                                              std::span<const float> candidate,
-                                              std::span<float> row);
+[[nodiscard]] StoredComparison compare_stored(const StoredTeacher& teacher, const Chunk& chunk,
+                                              int64_t r, std::span<const float> candidate,
+                                              std::span<float> scratch);
 
 // Whether a file begins as one of the two kinds. Throws Error if it cannot be read.
 [[nodiscard]] bool is_stored_teacher(const std::string& path);
@@ -103,8 +100,7 @@ struct StoredComparison {
 // What will be stored.
 struct TeacherPlan {
   int64_t vocab_size = 0;
-  int64_t first_position = 0;
-  std::vector<StoredChunk> chunks;  // each of at least first_position + 2 tokens
+  std::vector<Chunk> chunks;  // each with at least one compared position
   TeacherOrigin origin;
   int64_t top = 256;     // .carat-ref: tokens stored one by one per position
   int64_t samples = 32;  // .carat-ref: tokens drawn from the rest
@@ -114,9 +110,9 @@ struct TeacherPlan {
 class TeacherWriter {
  public:
   virtual ~TeacherWriter() = default;
-  // Takes the next rows: logits [n, vocab_size] of the positions first_position to tokens - 2 of
-  // the plan's chunks, in order, split anywhere. Throws Error if a logit is not a number or
-  // +infinity, or if all of a row are -infinity. REQUIRES: no more rows than planned.
+  // Takes the next rows: logits [n, vocab_size] after the compared positions of the plan's chunks,
+  // in order, split anywhere. Throws Error if a logit is not a number or +infinity, or if all of a
+  // row are -infinity. REQUIRES: no more rows than planned.
   virtual void add(std::span<const float> logits, ThreadPool& pool) = 0;
   // Flushes to the disk and renames. A .carat-ref keeps the chunks that are complete and may end
   // before its plan (early stopping), after one chunk at least; a .kld must be complete.
@@ -124,8 +120,9 @@ class TeacherWriter {
 };
 
 // By the path's extension, .kld or .carat-ref; another one is an Error. A .kld can hold only chunks
-// of one length with first_position = length / 2: other plans are an Error that says which options
-// make one (--min-context = --context / 2 + 1; the last chunk left out if it is shorter).
+// of one length n of which the positions n / 2 to n - 2 are compared; other plans are an Error that
+// says which options make one (--raw text, --min-context = --context / 2 + 1, a last chunk that is
+// shorter left out).
 [[nodiscard]] std::unique_ptr<TeacherWriter> make_teacher_writer(const std::string& path,
                                                                  const TeacherPlan& plan);
 
