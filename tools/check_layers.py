@@ -28,9 +28,10 @@ MAY_INCLUDE = {
     "convert": MODEL,
     "quantize": MODEL,
     "audit": MODEL,
+    "calibrate": MODEL,
     "train": MODEL,
     "server": ENGINE,
-    "app": ENGINE + ["convert", "quantize", "audit", "train", "server"],
+    "app": ENGINE + ["convert", "quantize", "audit", "calibrate", "train", "server"],
 }
 
 # Headers of other libraries: (pattern of the header, pattern of the files that may include it,
