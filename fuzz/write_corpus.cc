@@ -1,4 +1,4 @@
-// Writes the files of src/io/testing/bad_*_files.h as seeds below fuzz/corpus. Run after changing
+// Writes the files of src/*/testing/bad_*_files.h as seeds below fuzz/corpus. Run after changing
 // those tables; a test holds the two together.
 //
 // usage: write_corpus CORPUS_FOLDER
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "audit/testing/bad_kld_files.h"
 #include "io/testing/bad_gguf_files.h"
 #include "io/testing/bad_imatrix_files.h"
 #include "io/testing/bad_safetensors_files.h"
@@ -33,4 +34,5 @@ int main(int argc, char** argv) {
   write_all(root + "/imatrix", carat::io::testing::bad_imatrix_files());
   write_all(root + "/safetensors", carat::io::testing::bad_safetensors_files());
   write_all(root + "/safetensors_index", carat::io::testing::bad_index_files());
+  write_all(root + "/kld", carat::audit::testing::bad_kld_files());
 }

@@ -4,7 +4,7 @@
 //
 //  * llama.cpp's .kld (audit/kld_file.h): all of the vocabulary in 16 bits, 2 bytes times the
 //    vocabulary per position.
-//  * carat's .carat-ref (audit/teacher_format.h): the `top` most likely tokens, the token that
+//  * carat's .carat-ref (audit/teacher_store_format.h): the `top` most likely tokens, the token that
 //    really follows, and a sample of the rest; 1 to 2 kB per position.
 //
 // A stored teacher knows certain positions of certain texts only. It brings its tokens with it: the
