@@ -2,171 +2,274 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "base/error.h"
-#include "base/rng.h"
 
 namespace carat::audit {
 namespace {
 
-// Sums of one chunk: everything but the quantiles follows from them.
-struct Sums {
-  double kld = 0;
-  double reference_nll = 0;
-  double candidate_nll = 0;
-  int64_t same_top = 0;
-  int64_t positions = 0;
+double exponential(double x) { return std::exp(x); }
+double root(double x) { return std::sqrt(x); }
+
+// Sums over the positions of a chunk: every figure but the quantiles follows from them.
+enum Column : size_t {
+  kPositions,
+  kKld,
+  kNllDifference,
+  kReferenceNll,
+  kCandidateNll,
+  kEntropy,
+  kDeltaP,
+  kDeltaPSquared,
+  kSameTop,
+  kTop5,
+  kColumns
 };
 
-Sums sum_up(const std::vector<Position>& chunk) {
-  Sums s;
-  for (const Position& p : chunk) {
-    s.kld += p.kld;
-    s.reference_nll += p.reference_nll;
-    s.candidate_nll += p.candidate_nll;
-    s.same_top += p.same_top;
-  }
-  s.positions = static_cast<int64_t>(chunk.size());
-  return s;
-}
-
-struct RankedKld {
-  double kld;
-  size_t chunk;
+struct MeanFigure {
+  Figure Summary::*figure;
+  Ratio ratio;
+  bool share = false;  // of positions
 };
 
-constexpr double kQuantiles[] = {0.5, 0.9, 0.99};
-
-// The figures of one draw of chunks, in the order in which summarize() names them.
-enum FigureIndex {
-  kMean,
-  kMedian,
-  kP90,
-  kP99,
-  kTop1,
-  kRatio,
-  kReferencePpl,
-  kCandidatePpl,
-  kCount
+constexpr MeanFigure kMeanFigures[] = {
+    {&Summary::mean_kld, {kKld, kPositions}},
+    {&Summary::perplexity_ratio, {kNllDifference, kPositions, exponential}},
+    {&Summary::reference_perplexity, {kReferenceNll, kPositions, exponential}},
+    {&Summary::candidate_perplexity, {kCandidateNll, kPositions, exponential}},
+    {&Summary::reference_entropy, {kEntropy, kPositions}},
+    {&Summary::mean_delta_p, {kDeltaP, kPositions}},
+    {&Summary::rms_delta_p, {kDeltaPSquared, kPositions, root}},
+    {&Summary::top1_agreement, {kSameTop, kPositions}, true},
+    {&Summary::top5_agreement, {kTop5, kPositions}, true},
 };
-using Figures = std::array<double, kCount>;
 
-// The quantiles of the multiset in which every position of chunk c appears times[c] times.
-void weighted_quantiles(std::span<const RankedKld> ranked, std::span<const int64_t> times,
-                        int64_t positions, Figures& out) {
-  size_t next = 0;
-  int64_t seen = 0;
-  double values[std::size(kQuantiles)][2] = {};
-  for (const RankedKld& r : ranked) {
-    const int64_t before = seen;
-    seen += times[r.chunk];
-    if (seen == before) continue;
-    for (size_t q = next; q < std::size(kQuantiles); ++q) {
-      const auto rank = static_cast<int64_t>(kQuantiles[q] * static_cast<double>(positions - 1));
-      for (int64_t k = 0; k < 2; ++k) {
-        const int64_t wanted = std::min(rank + k, positions - 1);
-        if (wanted >= before && wanted < seen) values[q][k] = r.kld;
+struct QuantileFigure {
+  Figure Summary::*figure;
+  double p;
+};
+
+constexpr QuantileFigure kQuantileFigures[] = {
+    {&Summary::median_kld, 0.5},
+    {&Summary::p90_kld, 0.9},
+    {&Summary::p99_kld, 0.99},
+    {&Summary::p999_kld, 0.999},
+};
+
+constexpr FigureKey kFigureKeys[] = {
+    {"mean_kld", &Summary::mean_kld},
+    {"median_kld", &Summary::median_kld},
+    {"p90_kld", &Summary::p90_kld},
+    {"p99_kld", &Summary::p99_kld},
+    {"p999_kld", &Summary::p999_kld},
+    {"perplexity_ratio", &Summary::perplexity_ratio},
+    {"reference_perplexity", &Summary::reference_perplexity},
+    {"candidate_perplexity", &Summary::candidate_perplexity},
+    {"reference_entropy", &Summary::reference_entropy},
+    {"mean_delta_p", &Summary::mean_delta_p},
+    {"rms_delta_p", &Summary::rms_delta_p},
+    {"top1_agreement", &Summary::top1_agreement},
+    {"top5_agreement", &Summary::top5_agreement},
+};
+
+// Positions, KLD and equal first choices of one bin stand side by side.
+constexpr size_t kColumnsOfABin = 3;
+
+struct BinPlace {
+  Axis axis;
+  size_t bin;
+  size_t column;  // the first of three
+};
+
+// The columns of all axes' bins, after those of the figures.
+class BinColumns {
+ public:
+  explicit BinColumns(size_t domains) {
+    size_t column = kColumns;
+    for (const Axis axis : kAxes) {
+      first_.push_back(column);
+      const size_t bins = axis == Axis::kDomain ? domains : bin_edges(axis).size();
+      for (size_t i = 0; i < bins; ++i, column += kColumnsOfABin) {
+        places_.push_back({axis, i, column});
       }
-      if (rank + 1 < seen) next = q + 1;
     }
-    if (next == std::size(kQuantiles)) break;
+    columns_ = column;
   }
-  for (size_t q = 0; q < std::size(kQuantiles); ++q) {
-    const double rank = kQuantiles[q] * static_cast<double>(positions - 1);
-    const double fraction = rank - std::floor(rank);
-    const double low = values[q][0];
-    const double high = values[q][1];
-    out[kMedian + q] = fraction > 0 ? low + fraction * (high - low) : low;
+  size_t column(Axis axis, size_t bin) const {
+    return first_[static_cast<size_t>(axis)] + bin * kColumnsOfABin;
+  }
+  size_t columns() const { return columns_; }
+  std::span<const BinPlace> places() const { return places_; }
+
+ private:
+  std::vector<size_t> first_;
+  std::vector<BinPlace> places_;
+  size_t columns_ = 0;
+};
+
+void add_to_bin(ChunkSums& sums, size_t chunk, size_t column, const Position& p) {
+  sums.at(chunk, column) += 1;
+  sums.at(chunk, column + 1) += p.kld;
+  sums.at(chunk, column + 2) += p.same_top() ? 1 : 0;
+}
+
+void add(ChunkSums& sums, size_t chunk, const Position& p) {
+  const double delta_p = p.delta_p();
+  sums.at(chunk, kPositions) += 1;
+  sums.at(chunk, kKld) += p.kld;
+  sums.at(chunk, kNllDifference) += p.candidate_nll - p.reference_nll;
+  sums.at(chunk, kReferenceNll) += p.reference_nll;
+  sums.at(chunk, kCandidateNll) += p.candidate_nll;
+  sums.at(chunk, kEntropy) += static_cast<double>(p.entropy);
+  sums.at(chunk, kDeltaP) += delta_p;
+  sums.at(chunk, kDeltaPSquared) += delta_p * delta_p;
+  sums.at(chunk, kSameTop) += p.same_top() ? 1 : 0;
+  sums.at(chunk, kTop5) += static_cast<double>(p.top5_overlap);
+}
+
+struct Sample {
+  std::vector<std::span<const Position>> chunks;  // none of them empty
+  std::vector<size_t> domains;                    // of each; empty: none
+  size_t domain_count = 0;
+};
+
+Sample sample_of(std::span<const std::vector<Position>> chunks, std::span<const int32_t> domains) {
+  CHECK(domains.empty() || domains.size() == chunks.size());
+  Sample sample;
+  for (size_t c = 0; c < chunks.size(); ++c) {
+    if (chunks[c].empty()) continue;
+    sample.chunks.push_back(chunks[c]);
+    if (domains.empty()) continue;
+    CHECK(domains[c] >= 0);
+    sample.domains.push_back(static_cast<size_t>(domains[c]));
+    sample.domain_count = std::max(sample.domain_count, sample.domains.back() + 1);
+  }
+  CHECK(!sample.chunks.empty());
+  return sample;
+}
+
+ChunkSums sums_of(const Sample& sample, const BinColumns& bins) {
+  ChunkSums sums(sample.chunks.size(), bins.columns());
+  for (size_t c = 0; c < sample.chunks.size(); ++c) {
+    for (const Position& p : sample.chunks[c]) {
+      add(sums, c, p);
+      for (const Axis axis : kAxes) {
+        if (axis == Axis::kDomain) continue;
+        add_to_bin(sums, c, bins.column(axis, bin_of(axis, p)), p);
+      }
+      if (!sample.domains.empty()) {
+        add_to_bin(sums, c, bins.column(Axis::kDomain, sample.domains[c]), p);
+      }
+    }
+  }
+  return sums;
+}
+
+RankedValues ranked_kld(const Sample& sample) {
+  std::vector<std::vector<double>> values;
+  for (const auto& chunk : sample.chunks) {
+    values.emplace_back();
+    for (const Position& p : chunk) values.back().push_back(p.kld);
+  }
+  return rank(values);
+}
+
+Bin bin_at(const BinPlace& place, const ChunkSums& sums, std::span<const double> totals) {
+  Bin bin;
+  bin.from = static_cast<double>(place.bin);
+  bin.to = bin.from + 1;
+  if (place.axis != Axis::kDomain) {
+    const std::span<const double> edges = bin_edges(place.axis);
+    bin.from = edges[place.bin];
+    bin.to = place.bin + 1 < edges.size() ? edges[place.bin + 1]
+                                          : std::numeric_limits<double>::infinity();
+  }
+  const double n = totals[place.column];
+  bin.tokens = static_cast<int64_t>(n);
+  bin.flips = bin.tokens - static_cast<int64_t>(totals[place.column + 2]);
+  for (size_t c = 0; c < sums.chunks(); ++c) bin.chunks += sums.at(c, place.column) > 0 ? 1 : 0;
+  if (bin.tokens > 0) {
+    bin.mean_kld.value = totals[place.column + 1] / n;
+    bin.top1_agreement.value = totals[place.column + 2] / n;
+  }
+  return bin;
+}
+
+bool is_certain(const Figure& share) { return share.value <= 0 || share.value >= 1; }
+
+// Of the figures, then of the bins' divergence and agreement.
+std::vector<Ratio> all_ratios(const BinColumns& bins) {
+  std::vector<Ratio> ratios;
+  for (const MeanFigure& f : kMeanFigures) ratios.push_back(f.ratio);
+  for (const BinPlace& place : bins.places()) {
+    ratios.push_back({place.column + 1, place.column});
+    ratios.push_back({place.column + 2, place.column});
+  }
+  return ratios;
+}
+
+void set_means(Summary& s, const ChunkSums& sums, const BinColumns& bins, const ChunkDraws& draws,
+               ThreadPool* pool) {
+  const std::vector<double> totals = sums.total();
+  const std::vector<Ratio> ratios = all_ratios(bins);
+  std::vector<std::optional<Interval>> intervals(ratios.size());
+  if (sums.chunks() > 1) intervals = ratio_intervals(sums, ratios, draws, pool);
+  size_t next = 0;
+  for (const MeanFigure& f : kMeanFigures) {
+    Figure& figure = s.*f.figure;
+    figure = {f.ratio.of(totals), intervals[next++]};
+    if (f.share && is_certain(figure)) figure.interval.reset();
+  }
+  for (const BinPlace& place : bins.places()) {
+    Bin bin = bin_at(place, sums, totals);
+    if (bin.chunks >= kFewestChunksOfABin) {
+      bin.mean_kld.interval = intervals[next];
+      if (!is_certain(bin.top1_agreement)) bin.top1_agreement.interval = intervals[next + 1];
+    }
+    next += 2;
+    if (bin.tokens > 0) s.breakdown.of(place.axis).push_back(bin);
   }
 }
 
-Figures figures_of(std::span<const Sums> sums, std::span<const RankedKld> ranked,
-                   std::span<const int64_t> times) {
-  Sums total;
-  for (size_t c = 0; c < sums.size(); ++c) {
-    const auto n = static_cast<double>(times[c]);
-    total.kld += n * sums[c].kld;
-    total.reference_nll += n * sums[c].reference_nll;
-    total.candidate_nll += n * sums[c].candidate_nll;
-    total.same_top += times[c] * sums[c].same_top;
-    total.positions += times[c] * sums[c].positions;
+void set_quantiles(Summary& s, const RankedValues& ranked, const ChunkDraws& draws,
+                   ThreadPool* pool) {
+  std::vector<double> wanted;
+  for (const QuantileFigure& f : kQuantileFigures) {
+    (s.*f.figure).value = quantile(ranked.values, f.p);
+    const double beyond = static_cast<double>(ranked.values.size()) * (1 - f.p);
+    // The product is rounded: 10,000 positions have ten beyond 99.9 %.
+    if (std::round(beyond * 1e6) >= kFewestBeyond * 1e6) wanted.push_back(f.p);
   }
-  const auto n = static_cast<double>(total.positions);
-  Figures f{};
-  weighted_quantiles(ranked, times, total.positions, f);
-  f[kMean] = total.kld / n;
-  f[kTop1] = static_cast<double>(total.same_top) / n;
-  f[kRatio] = std::exp((total.candidate_nll - total.reference_nll) / n);
-  f[kReferencePpl] = std::exp(total.reference_nll / n);
-  f[kCandidatePpl] = std::exp(total.candidate_nll / n);
-  return f;
-}
-
-// Percentile intervals of every figure over draws of chunks with replacement.
-std::array<Interval, kCount> bootstrap(std::span<const Sums> sums,
-                                       std::span<const RankedKld> ranked,
-                                       const SummaryOptions& options) {
-  Rng rng(options.seed);
-  std::array<std::vector<double>, kCount> draws;
-  std::vector<int64_t> times(sums.size());
-  for (int64_t r = 0; r < options.resamples; ++r) {
-    std::fill(times.begin(), times.end(), 0);
-    for (size_t i = 0; i < sums.size(); ++i) ++times[rng.below(sums.size())];
-    const Figures f = figures_of(sums, ranked, times);
-    for (size_t k = 0; k < kCount; ++k) draws[k].push_back(f[k]);
+  if (ranked.counts.size() < 2 || wanted.empty()) return;
+  const std::vector<Interval> intervals = quantile_intervals(ranked, wanted, draws, pool);
+  for (size_t q = 0; q < wanted.size(); ++q) {
+    (s.*kQuantileFigures[q].figure).interval = intervals[q];
   }
-  std::array<Interval, kCount> intervals;
-  for (size_t k = 0; k < kCount; ++k) {
-    std::sort(draws[k].begin(), draws[k].end());
-    intervals[k] = {quantile(draws[k], 0.025), quantile(draws[k], 0.975)};
-  }
-  return intervals;
 }
 
 }  // namespace
 
-double quantile(std::span<const double> sorted, double p) {
-  CHECK(!sorted.empty() && p >= 0 && p <= 1);
-  const double rank = p * static_cast<double>(sorted.size() - 1);
-  const auto low = static_cast<size_t>(rank);
-  const double fraction = rank - std::floor(rank);
-  if (fraction == 0) return sorted[low];
-  return sorted[low] + fraction * (sorted[low + 1] - sorted[low]);
-}
+std::span<const FigureKey> figure_keys() { return kFigureKeys; }
 
-Summary summarize(std::span<const std::vector<Position>> chunks, const SummaryOptions& options) {
-  CHECK(options.resamples > 0);
-  std::vector<Sums> sums;
-  std::vector<RankedKld> ranked;
-  for (const std::vector<Position>& chunk : chunks) {
-    if (chunk.empty()) continue;
-    for (const Position& p : chunk) ranked.push_back({p.kld, sums.size()});
-    sums.push_back(sum_up(chunk));
-  }
-  CHECK(!sums.empty());
-  std::sort(ranked.begin(), ranked.end(),
-            [](const RankedKld& a, const RankedKld& b) { return a.kld < b.kld; });
+Summary summarize(std::span<const std::vector<Position>> chunks, const SummaryOptions& options,
+                  std::span<const int32_t> domains, ThreadPool* pool) {
+  const Sample sample = sample_of(chunks, domains);
+  const BinColumns bins(sample.domain_count);
+  const ChunkSums sums = sums_of(sample, bins);
+  const RankedValues ranked = ranked_kld(sample);
+  const ChunkDraws draws(sample.chunks.size(), options);
 
-  const std::vector<int64_t> once(sums.size(), 1);
-  const Figures f = figures_of(sums, ranked, once);
-  std::array<Figure, kCount> figures;
-  for (size_t k = 0; k < kCount; ++k) figures[k].value = f[k];
-  if (sums.size() > 1) {
-    const auto intervals = bootstrap(sums, ranked, options);
-    for (size_t k = 0; k < kCount; ++k) figures[k].interval = intervals[k];
-  }
-  return {.tokens = static_cast<int64_t>(ranked.size()),
-          .chunks = static_cast<int64_t>(sums.size()),
-          .mean_kld = figures[kMean],
-          .median_kld = figures[kMedian],
-          .p90_kld = figures[kP90],
-          .p99_kld = figures[kP99],
-          .max_kld = ranked.back().kld,
-          .top1_agreement = figures[kTop1],
-          .perplexity_ratio = figures[kRatio],
-          .reference_perplexity = figures[kReferencePpl],
-          .candidate_perplexity = figures[kCandidatePpl]};
+  Summary s;
+  s.tokens = static_cast<int64_t>(ranked.values.size());
+  s.chunks = static_cast<int64_t>(sample.chunks.size());
+  s.max_kld = ranked.values.back();
+  set_means(s, sums, bins, draws, pool);
+  set_quantiles(s, ranked, draws, pool);
+  Histogram histogram;
+  for (const double kld : ranked.values) histogram.add(kld);
+  s.kld_histogram = histogram.bins();
+  return s;
 }
 
 }  // namespace carat::audit
