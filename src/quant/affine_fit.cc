@@ -5,6 +5,7 @@
 #include "quant/blocks.h"
 #include "quant/codes.h"
 #include "quant/lanes.h"
+#include "quant/weighing.h"
 
 namespace carat::quant {
 namespace {
@@ -25,10 +26,12 @@ struct Draft {
   double error = 0.0;  // sum of squared differences
 };
 
+template <class Weights>
 class Fit {
  public:
-  Fit(const float* x, AffineGrid grid) noexcept
+  Fit(const float* x, Weights weights, AffineGrid grid) noexcept
       : x_(x),
+        weights_(weights),
         grid_(grid),
         subs_(kSuperBlock / grid.sub),
         hi_(static_cast<float>(grid.code_levels)) {}
@@ -61,28 +64,30 @@ class Fit {
     return nearest_codes((v + line.min) * inverse, 0.0f, hi_);
   }
 
-  float error_of(const float* x, Line line) const noexcept {
+  float error_of(const float* x, Weights w, Line line) const noexcept {
     Lanes error = {};
     for (int i = 0; i < grid_.sub; i += kLanes) {
       const Lanes v = load(x + i);
       const Lanes e = v - (line.step * codes_of(v, line) - line.min);
-      error += e * e;
+      error += w.at(i) * e * e;
     }
     return sum_of(error);
   }
 
   // The line that loses least with the codes that `line` gives.
-  Line refit_line(const float* x, Line line) const noexcept {
-    Lanes x_sum = {}, q_sum = {}, xq_sum = {}, qq_sum = {};
+  Line refit_line(const float* x, Weights w, Line line) const noexcept {
+    Lanes w_sum = {}, x_sum = {}, q_sum = {}, xq_sum = {}, qq_sum = {};
     for (int i = 0; i < grid_.sub; i += kLanes) {
       const Lanes v = load(x + i);
       const Lanes q = codes_of(v, line);
-      x_sum += v;
-      q_sum += q;
-      xq_sum += v * q;
-      qq_sum += q * q;
+      const Lanes u = w.at(i);
+      w_sum += u;
+      x_sum += u * v;
+      q_sum += u * q;
+      xq_sum += u * v * q;
+      qq_sum += u * q * q;
     }
-    const auto n = static_cast<float>(grid_.sub);
+    const float n = sum_of(w_sum);
     const float sx = sum_of(x_sum), sq = sum_of(q_sum), sxq = sum_of(xq_sum), sqq = sum_of(qq_sum);
     const float determinant = n * sqq - sq * sq;
     Line best = line;
@@ -98,7 +103,7 @@ class Fit {
   }
 
   // The line for a sub-block that loses least, were it stored exactly.
-  Line best_line(const float* x) const noexcept {
+  Line best_line(const float* x, Weights w) const noexcept {
     float lo = 0.0f;
     float hi = x[0];
     for (int i = 0; i < grid_.sub; ++i) {
@@ -108,13 +113,18 @@ class Fit {
     const float range = hi - lo;
     Line best{range / hi_, -lo};
     if (!(range > 0.0f)) return best;
-    float best_error = error_of(x, best);
-    // From a step that reaches the ends to one that cuts about two codes off.
-    for (int k = -5; k <= 15; ++k) {
-      const float levels = hi_ + 0.1f * static_cast<float>(k);
-      const Line line = refit_line(x, {range / levels, -lo});
-      const float error = error_of(x, line);
-      if (error < best_error) {
+    float best_error = error_of(x, w, best);
+    // From a step that reaches the ends to one that cuts about two codes off; further and finer
+    // where the ends may count little.
+    constexpr int kFirst = Weights::kEven ? -5 : -20, kLast = Weights::kEven ? 15 : 60;
+    constexpr float kUnit = Weights::kEven ? 0.1f : 0.05f;
+    for (int k = kFirst; k <= kLast; ++k) {
+      const float levels = hi_ + kUnit * static_cast<float>(k);
+      Line line{range / levels, -lo};
+      for (int i = 0; i < (Weights::kEven ? 1 : 2); ++i) {
+        line = refit_line(x, w, line);
+        const float error = error_of(x, w, line);
+        if (!(error < best_error)) continue;
         best_error = error;
         best = line;
       }
@@ -133,7 +143,7 @@ class Fit {
       for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, top); ++s) {
         for (int m = std::max(min - 1, 0); m <= std::min(min + 1, top); ++m) {
           const Line line{draft.d * static_cast<float>(s), draft.dmin * static_cast<float>(m)};
-          const float error = error_of(x_ + grid_.sub * b, line);
+          const float error = error_of(x_ + grid_.sub * b, weights_ + grid_.sub * b, line);
           if (best < 0.0f || error < best) {
             best = error;
             draft.scale[b] = s;
@@ -155,11 +165,12 @@ class Fit {
         const Lanes q = codes_of(load(x_ + i), line);
         for (int l = 0; l < kLanes; ++l) {
           const double a = double{q[l]} * draft.scale[s], x = x_[i + l];
-          aa += a * a;
-          bb += b * b;
-          ab += a * b;
-          xa += x * a;
-          xb += x * b;
+          const double u = weights_[i + l];
+          aa += u * a * a;
+          bb += u * b * b;
+          ab += u * a * b;
+          xa += u * x * a;
+          xb += u * x * b;
         }
       }
     }
@@ -180,7 +191,7 @@ class Fit {
     Line lines[kMaxSubs];
     Line largest;
     for (int b = 0; b < subs_; ++b) {
-      lines[b] = best_line(x_ + grid_.sub * b);
+      lines[b] = best_line(x_ + grid_.sub * b, weights_ + grid_.sub * b);
       largest.step = std::max(largest.step, lines[b].step);
       largest.min = std::max(largest.min, lines[b].min);
     }
@@ -201,6 +212,7 @@ class Fit {
   }
 
   const float* x_;
+  Weights weights_;
   AffineGrid grid_;
   int subs_;
   float hi_;
@@ -208,6 +220,9 @@ class Fit {
 
 }  // namespace
 
-AffineCodes fit_affine(const float* x, AffineGrid grid) noexcept { return Fit(x, grid).codes(); }
+AffineCodes fit_affine(const float* x, const float* weights, AffineGrid grid) noexcept {
+  if (weights == nullptr) return Fit(x, EvenWeights{}, grid).codes();
+  return Fit(x, ElementWeights{weights}, grid).codes();
+}
 
 }  // namespace carat::quant

@@ -26,6 +26,8 @@ struct AffineCodes {
 // Minimises the squared error: per sub-block a search over steps near range / code_levels with a
 // least-squares refit of step and minimum, then both rounded to multiples of d and dmin, each tried
 // one up and down, and d and dmin refitted together.
-[[nodiscard]] AffineCodes fit_affine(const float* x, AffineGrid grid) noexcept;
+// Each element's squared error counts `weights[i]` times; null: once.
+[[nodiscard]] AffineCodes fit_affine(const float* x, const float* weights,
+                                     AffineGrid grid) noexcept;
 
 }  // namespace carat::quant

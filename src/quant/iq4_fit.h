@@ -14,9 +14,10 @@ inline constexpr int8_t kIq4Levels[16] = {-127, -104, -83, -65, -49, -35, -22, -
 
 // The step that loses least for 32 elements, each coded as step * level: a search over steps near
 // those that give the extremum the outermost level, with a least-squares refit. May be negative.
-[[nodiscard]] float best_iq4_step(const float* x) noexcept;
+// Squared errors count `weights[i]` times; null: once.
+[[nodiscard]] float best_iq4_step(const float* x, const float* weights) noexcept;
 
-// Sum of squared differences of 32 elements coded with `step`.
-[[nodiscard]] float iq4_error(const float* x, float step) noexcept;
+// Sum of squared differences of 32 elements coded with `step`, weighted the same way.
+[[nodiscard]] float iq4_error(const float* x, const float* weights, float step) noexcept;
 
 }  // namespace carat::quant

@@ -6,9 +6,9 @@
 
 namespace carat::quant {
 
-BlockIQ4_NL encode_block_iq4_nl(const float* x) noexcept {
+BlockIQ4_NL encode_block_iq4_nl(const float* x, const float* weights) noexcept {
   BlockIQ4_NL block;
-  block.d = to_finite_f16(best_iq4_step(x));
+  block.d = to_finite_f16(best_iq4_step(x, weights));
   const float d = to_float(block.d);
   const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
   for (int j = 0; j < 16; ++j) {
@@ -26,8 +26,8 @@ void decode_block_iq4_nl(const BlockIQ4_NL& block, float* out) noexcept {
   }
 }
 
-void encode_iq4_nl(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kBlock>(x, row, n, encode_block_iq4_nl);
+void encode_iq4_nl(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kBlock>(x, weights, row, n, encode_block_iq4_nl);
 }
 
 void decode_iq4_nl(const std::byte* row, float* out, int64_t n) noexcept {

@@ -10,10 +10,11 @@
 namespace carat::quant {
 
 // d is best_iq4_step rounded to binary16; each element gets the code nearest with that.
-[[nodiscard]] BlockIQ4_NL encode_block_iq4_nl(const float* x) noexcept;   // x[32]
-void decode_block_iq4_nl(const BlockIQ4_NL& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockIQ4_NL encode_block_iq4_nl(const float* x,
+                                              const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_iq4_nl(const BlockIQ4_NL& block, float* out) noexcept;                 // out[32]
 
-void encode_iq4_nl(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_iq4_nl(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_iq4_nl(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

@@ -9,15 +9,19 @@ namespace {
 
 constexpr int kSubs = kSuperBlock / kBlock;
 
+const float* weights_of(const float* weights, int b) noexcept {
+  return weights != nullptr ? weights + kBlock * b : nullptr;
+}
+
 // The scale -32..31 whose product with d codes x best, `step` being what it should be near to.
-int best_scale(const float* x, float step, float d) noexcept {
+int best_scale(const float* x, const float* weights, float step, float d) noexcept {
   if (d == 0.0f) return 0;
   const int around = round_clamped(step / d, -32, 31);
   int best = around;
-  float best_error = iq4_error(x, d * static_cast<float>(around));
+  float best_error = iq4_error(x, weights, d * static_cast<float>(around));
   for (const int s : {around - 1, around + 1}) {
     if (s < -32 || s > 31) continue;
-    const float error = iq4_error(x, d * static_cast<float>(s));
+    const float error = iq4_error(x, weights, d * static_cast<float>(s));
     if (error < best_error) {
       best_error = error;
       best = s;
@@ -28,15 +32,15 @@ int best_scale(const float* x, float step, float d) noexcept {
 
 }  // namespace
 
-BlockIQ4_XS encode_block_iq4_xs(const float* x) noexcept {
+BlockIQ4_XS encode_block_iq4_xs(const float* x, const float* weights) noexcept {
   float steps[kSubs];
-  for (int b = 0; b < kSubs; ++b) steps[b] = best_iq4_step(x + kBlock * b);
+  for (int b = 0; b < kSubs; ++b) steps[b] = best_iq4_step(x + kBlock * b, weights_of(weights, b));
   BlockIQ4_XS block = {};
   block.d = to_finite_f16(signed_extremum(steps, kSubs) / -32.0f);
   const float d = to_float(block.d);
   for (int b = 0; b < kSubs; ++b) {
     const float* xb = x + kBlock * b;
-    const int scale = best_scale(xb, steps[b], d);
+    const int scale = best_scale(xb, weights_of(weights, b), steps[b], d);
     const int s = scale + 32;
     block.scales_l[b / 2] |= static_cast<uint8_t>((s & 15) << (4 * (b % 2)));
     block.scales_h[b / 4] |= static_cast<uint8_t>((s >> 4) << (2 * (b % 4)));
@@ -62,8 +66,8 @@ void decode_block_iq4_xs(const BlockIQ4_XS& block, float* out) noexcept {
   }
 }
 
-void encode_iq4_xs(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kSuperBlock>(x, row, n, encode_block_iq4_xs);
+void encode_iq4_xs(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, weights, row, n, encode_block_iq4_xs);
 }
 
 void decode_iq4_xs(const std::byte* row, float* out, int64_t n) noexcept {

@@ -15,8 +15,9 @@ namespace carat::quant {
 
 // Per sub-block best_iq4_step; d such that the largest step gets s - 32 = -32, the others rounded
 // to multiples of it, each tried one up and down.
-[[nodiscard]] BlockIQ4_XS encode_block_iq4_xs(const float* x) noexcept;   // x[256]
-void decode_block_iq4_xs(const BlockIQ4_XS& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockIQ4_XS encode_block_iq4_xs(const float* x,
+                                              const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_iq4_xs(const BlockIQ4_XS& block, float* out) noexcept;                 // out[256]
 
 // s - 32 of sub-block b (0..7): -32..31.
 [[nodiscard]] inline int scale_of(const BlockIQ4_XS& block, int b) noexcept {
@@ -25,7 +26,7 @@ void decode_block_iq4_xs(const BlockIQ4_XS& block, float* out) noexcept;  // out
   return (low | high << 4) - 32;
 }
 
-void encode_iq4_xs(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_iq4_xs(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_iq4_xs(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

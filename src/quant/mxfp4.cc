@@ -32,21 +32,22 @@ float level_of(int code) noexcept {
 }
 
 // Squared error in units of the exponent `scale_of_error`, so that it neither under- nor overflows.
-double error_with(const float* x, int e, double scale_of_error) noexcept {
+double error_with(const float* x, const float* weights, int e, double scale_of_error) noexcept {
   const double unit = std::ldexp(1.0, e - kBias - 1);
   double sum = 0;
   for (int j = 0; j < kBlock; ++j) {
     const auto v = static_cast<double>(x[j]);
     const double d =
         v - unit * static_cast<double>(level_of(code_of(static_cast<float>(v / unit))));
-    sum += (d / scale_of_error) * (d / scale_of_error);
+    const double w = weights != nullptr ? weights[j] : 1.0;
+    sum += w * ((d / scale_of_error) * (d / scale_of_error));
   }
   return sum;
 }
 
 }  // namespace
 
-BlockMXFP4 encode_block_mxfp4(const float* x) noexcept {
+BlockMXFP4 encode_block_mxfp4(const float* x, const float* weights) noexcept {
   BlockMXFP4 block = {};
   const float largest = std::fabs(signed_extremum(x, kBlock));
   if (largest == 0) return block;
@@ -55,7 +56,7 @@ BlockMXFP4 encode_block_mxfp4(const float* x) noexcept {
   double least = -1;
   for (int e = middle + 1; e >= middle - 1; --e) {
     const int possible = std::clamp(e, 0, kLargestExponent);
-    const double error = error_with(x, possible, static_cast<double>(largest));
+    const double error = error_with(x, weights, possible, static_cast<double>(largest));
     if (least >= 0 && error >= least) continue;
     least = error;
     block.e = static_cast<uint8_t>(possible);
@@ -74,8 +75,8 @@ void decode_block_mxfp4(const BlockMXFP4& block, float* out) noexcept {
   }
 }
 
-void encode_mxfp4(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kBlock>(x, row, n, encode_block_mxfp4);
+void encode_mxfp4(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kBlock>(x, weights, row, n, encode_block_mxfp4);
 }
 
 void decode_mxfp4(const std::byte* row, float* out, int64_t n) noexcept {

@@ -20,10 +20,11 @@ inline constexpr float kLargestMxfp4 = 0x1.8p127f;
 // Of the exponent with which the largest element is 4 to 8 units of level 1, the one below and the
 // one above, that which loses least; each element gets the nearest level, of two equally near the
 // smaller.
-[[nodiscard]] BlockMXFP4 encode_block_mxfp4(const float* x) noexcept;   // x[32]
-void decode_block_mxfp4(const BlockMXFP4& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockMXFP4 encode_block_mxfp4(const float* x,
+                                            const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_mxfp4(const BlockMXFP4& block, float* out) noexcept;                 // out[32]
 
-void encode_mxfp4(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_mxfp4(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_mxfp4(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

@@ -5,8 +5,8 @@
 
 namespace carat::quant {
 
-BlockQ2_K encode_block_q2_k(const float* x) noexcept {
-  const AffineCodes fit = fit_affine(x, {.sub = 16, .code_levels = 3, .scale_levels = 15});
+BlockQ2_K encode_block_q2_k(const float* x, const float* weights) noexcept {
+  const AffineCodes fit = fit_affine(x, weights, {.sub = 16, .code_levels = 3, .scale_levels = 15});
   BlockQ2_K block = {};
   block.d = fit.d;
   block.dmin = fit.dmin;
@@ -29,8 +29,8 @@ void decode_block_q2_k(const BlockQ2_K& block, float* out) noexcept {
   }
 }
 
-void encode_q2_k(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kSuperBlock>(x, row, n, encode_block_q2_k);
+void encode_q2_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, weights, row, n, encode_block_q2_k);
 }
 
 void decode_q2_k(const std::byte* row, float* out, int64_t n) noexcept {

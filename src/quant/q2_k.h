@@ -13,15 +13,16 @@
 namespace carat::quant {
 
 // Encoded by the rule of affine_fit.h.
-[[nodiscard]] BlockQ2_K encode_block_q2_k(const float* x) noexcept;   // x[256]
-void decode_block_q2_k(const BlockQ2_K& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockQ2_K encode_block_q2_k(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_q2_k(const BlockQ2_K& block, float* out) noexcept;                 // out[256]
 
 // Code 0..3 of element e (0..255).
 [[nodiscard]] inline int code_of(const BlockQ2_K& block, int e) noexcept {
   return block.qs[32 * (e / 128) + e % 32] >> (2 * (e % 128 / 32)) & 3;
 }
 
-void encode_q2_k(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q2_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q2_k(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

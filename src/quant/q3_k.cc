@@ -5,8 +5,8 @@
 
 namespace carat::quant {
 
-BlockQ3_K encode_block_q3_k(const float* x) noexcept {
-  const SymmetricCodes fit = fit_symmetric(x, {.code_levels = 4, .scale_levels = 32});
+BlockQ3_K encode_block_q3_k(const float* x, const float* weights) noexcept {
+  const SymmetricCodes fit = fit_symmetric(x, weights, {.code_levels = 4, .scale_levels = 32});
   BlockQ3_K block = {};
   block.d = fit.d;
   for (int b = 0; b < 16; ++b) {
@@ -31,8 +31,8 @@ void decode_block_q3_k(const BlockQ3_K& block, float* out) noexcept {
   }
 }
 
-void encode_q3_k(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kSuperBlock>(x, row, n, encode_block_q3_k);
+void encode_q3_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, weights, row, n, encode_block_q3_k);
 }
 
 void decode_q3_k(const std::byte* row, float* out, int64_t n) noexcept {

@@ -15,8 +15,9 @@
 namespace carat::quant {
 
 // Encoded by the rule of symmetric_fit.h.
-[[nodiscard]] BlockQ3_K encode_block_q3_k(const float* x) noexcept;   // x[256]
-void decode_block_q3_k(const BlockQ3_K& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockQ3_K encode_block_q3_k(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_q3_k(const BlockQ3_K& block, float* out) noexcept;                 // out[256]
 
 // Code 0..7 of element e (0..255).
 [[nodiscard]] inline int code_of(const BlockQ3_K& block, int e) noexcept {
@@ -31,7 +32,7 @@ void decode_block_q3_k(const BlockQ3_K& block, float* out) noexcept;  // out[256
   return (low | high << 4) - 32;
 }
 
-void encode_q3_k(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q3_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q3_k(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

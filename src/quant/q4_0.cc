@@ -2,6 +2,7 @@
 
 #include "quant/codes.h"
 #include "quant/rows.h"
+#include "quant/weighted_fit.h"
 
 namespace carat::quant {
 
@@ -14,10 +15,15 @@ BlockQ4_0 pack_block_q4_0(F16 d, const uint8_t* codes) noexcept {
   return block;
 }
 
-BlockQ4_0 encode_block_q4_0(const float* x) noexcept {
+BlockQ4_0 encode_block_q4_0(const float* x, const float* weights) noexcept {
+  uint8_t codes[kBlock];
+  if (weights != nullptr) {
+    const ScaledCodes fit = fit_scaled(x, weights, -8, 7);
+    for (int j = 0; j < kBlock; ++j) codes[j] = static_cast<uint8_t>(fit.code[j] + 8);
+    return pack_block_q4_0(fit.d, codes);
+  }
   const float d = signed_extremum(x, kBlock) / -8.0f;
   const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-  uint8_t codes[kBlock];
   for (int j = 0; j < kBlock; ++j) {
     codes[j] = static_cast<uint8_t>(truncate_clamped(x[j] * inverse + 8.5f, 0, 15));
   }
@@ -32,8 +38,8 @@ void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept {
   }
 }
 
-void encode_q4_0(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kBlock>(x, row, n, encode_block_q4_0);
+void encode_q4_0(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kBlock>(x, weights, row, n, encode_block_q4_0);
 }
 
 void decode_q4_0(const std::byte* row, float* out, int64_t n) noexcept {

@@ -11,8 +11,9 @@ namespace carat::quant {
 
 // d = signed extremum / -8, so the extremum has code 0; n = min(15, trunc(x / d + 8.5)) with the
 // unrounded d; d is stored rounded to binary16. Formula: docs/formats.md, Q4_0.
-[[nodiscard]] BlockQ4_0 encode_block_q4_0(const float* x) noexcept;   // x[32]
-void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockQ4_0 encode_block_q4_0(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept;                 // out[32]
 
 // Code 0..15 of element j (0..31).
 [[nodiscard]] inline int code_of(const BlockQ4_0& block, int j) noexcept {
@@ -21,7 +22,7 @@ void decode_block_q4_0(const BlockQ4_0& block, float* out) noexcept;  // out[32]
 // The block with scale d and the 32 codes (0..15).
 [[nodiscard]] BlockQ4_0 pack_block_q4_0(F16 d, const uint8_t* codes) noexcept;
 
-void encode_q4_0(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q4_0(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q4_0(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

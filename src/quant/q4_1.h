@@ -11,10 +11,11 @@ namespace carat::quant {
 
 // m = min x, d = (max x - m) / 15, n = min(15, trunc((x - m) / d + 0.5)) with the unrounded d and
 // m; both are stored rounded to binary16.
-[[nodiscard]] BlockQ4_1 encode_block_q4_1(const float* x) noexcept;   // x[32]
-void decode_block_q4_1(const BlockQ4_1& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockQ4_1 encode_block_q4_1(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_q4_1(const BlockQ4_1& block, float* out) noexcept;                 // out[32]
 
-void encode_q4_1(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q4_1(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q4_1(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

@@ -6,8 +6,9 @@
 
 namespace carat::quant {
 
-BlockQ4_K encode_block_q4_k(const float* x) noexcept {
-  const AffineCodes fit = fit_affine(x, {.sub = 32, .code_levels = 15, .scale_levels = 63});
+BlockQ4_K encode_block_q4_k(const float* x, const float* weights) noexcept {
+  const AffineCodes fit =
+      fit_affine(x, weights, {.sub = 32, .code_levels = 15, .scale_levels = 63});
   BlockQ4_K block = {};
   block.d = fit.d;
   block.dmin = fit.dmin;
@@ -32,8 +33,8 @@ void decode_block_q4_k(const BlockQ4_K& block, float* out) noexcept {
   }
 }
 
-void encode_q4_k(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kSuperBlock>(x, row, n, encode_block_q4_k);
+void encode_q4_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, weights, row, n, encode_block_q4_k);
 }
 
 void decode_q4_k(const std::byte* row, float* out, int64_t n) noexcept {

@@ -13,8 +13,9 @@
 namespace carat::quant {
 
 // Encoded by the rule of affine_fit.h.
-[[nodiscard]] BlockQ4_K encode_block_q4_k(const float* x) noexcept;   // x[256]
-void decode_block_q4_k(const BlockQ4_K& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockQ4_K encode_block_q4_k(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_q4_k(const BlockQ4_K& block, float* out) noexcept;                 // out[256]
 
 // Code 0..15 of element e (0..255).
 [[nodiscard]] inline int code_of(const BlockQ4_K& block, int e) noexcept {
@@ -22,7 +23,7 @@ void decode_block_q4_k(const BlockQ4_K& block, float* out) noexcept;  // out[256
   return block.qs[32 * (b / 2) + l] >> (4 * (b % 2)) & 15;
 }
 
-void encode_q4_k(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q4_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q4_k(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

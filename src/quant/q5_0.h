@@ -12,8 +12,9 @@ namespace carat::quant {
 
 // d = signed extremum / -16, so the extremum has code 0; n = min(31, trunc(x / d + 16.5)) with the
 // unrounded d; d is stored rounded to binary16.
-[[nodiscard]] BlockQ5_0 encode_block_q5_0(const float* x) noexcept;   // x[32]
-void decode_block_q5_0(const BlockQ5_0& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockQ5_0 encode_block_q5_0(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_q5_0(const BlockQ5_0& block, float* out) noexcept;                 // out[32]
 
 // Code 0..31 of element j (0..31).
 [[nodiscard]] inline int code_of(const BlockQ5_0& block, int j) noexcept {
@@ -21,7 +22,7 @@ void decode_block_q5_0(const BlockQ5_0& block, float* out) noexcept;  // out[32]
   return low | (block.qh[j / 8] >> (j % 8) & 1) << 4;
 }
 
-void encode_q5_0(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q5_0(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q5_0(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

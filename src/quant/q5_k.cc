@@ -6,8 +6,9 @@
 
 namespace carat::quant {
 
-BlockQ5_K encode_block_q5_k(const float* x) noexcept {
-  const AffineCodes fit = fit_affine(x, {.sub = 32, .code_levels = 31, .scale_levels = 63});
+BlockQ5_K encode_block_q5_k(const float* x, const float* weights) noexcept {
+  const AffineCodes fit =
+      fit_affine(x, weights, {.sub = 32, .code_levels = 31, .scale_levels = 63});
   BlockQ5_K block = {};
   block.d = fit.d;
   block.dmin = fit.dmin;
@@ -33,8 +34,8 @@ void decode_block_q5_k(const BlockQ5_K& block, float* out) noexcept {
   }
 }
 
-void encode_q5_k(const float* x, std::byte* row, int64_t n) noexcept {
-  encode_blocks<kSuperBlock>(x, row, n, encode_block_q5_k);
+void encode_q5_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept {
+  encode_blocks<kSuperBlock>(x, weights, row, n, encode_block_q5_k);
 }
 
 void decode_q5_k(const std::byte* row, float* out, int64_t n) noexcept {

@@ -14,8 +14,9 @@
 namespace carat::quant {
 
 // Encoded by the rule of affine_fit.h.
-[[nodiscard]] BlockQ5_K encode_block_q5_k(const float* x) noexcept;   // x[256]
-void decode_block_q5_k(const BlockQ5_K& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockQ5_K encode_block_q5_k(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_q5_k(const BlockQ5_K& block, float* out) noexcept;                 // out[256]
 
 // Code 0..31 of element e (0..255).
 [[nodiscard]] inline int code_of(const BlockQ5_K& block, int e) noexcept {
@@ -24,7 +25,7 @@ void decode_block_q5_k(const BlockQ5_K& block, float* out) noexcept;  // out[256
   return low | (block.qh[l] >> b & 1) << 4;
 }
 
-void encode_q5_k(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q5_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q5_k(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

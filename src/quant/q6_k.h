@@ -14,8 +14,9 @@
 namespace carat::quant {
 
 // Encoded by the rule of symmetric_fit.h.
-[[nodiscard]] BlockQ6_K encode_block_q6_k(const float* x) noexcept;   // x[256]
-void decode_block_q6_k(const BlockQ6_K& block, float* out) noexcept;  // out[256]
+[[nodiscard]] BlockQ6_K encode_block_q6_k(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[256]
+void decode_block_q6_k(const BlockQ6_K& block, float* out) noexcept;                 // out[256]
 
 // Code 0..63 of element e (0..255).
 [[nodiscard]] inline int code_of(const BlockQ6_K& block, int e) noexcept {
@@ -25,7 +26,7 @@ void decode_block_q6_k(const BlockQ6_K& block, float* out) noexcept;  // out[256
   return low | high << 4;
 }
 
-void encode_q6_k(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q6_k(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q6_k(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

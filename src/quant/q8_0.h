@@ -9,10 +9,11 @@
 namespace carat::quant {
 
 // d = max|x| / 127, q = x / d rounded to nearest, halves away from zero, with the unrounded d.
-[[nodiscard]] BlockQ8_0 encode_block_q8_0(const float* x) noexcept;   // x[32]
-void decode_block_q8_0(const BlockQ8_0& block, float* out) noexcept;  // out[32]
+[[nodiscard]] BlockQ8_0 encode_block_q8_0(const float* x,
+                                          const float* weights = nullptr) noexcept;  // x[32]
+void decode_block_q8_0(const BlockQ8_0& block, float* out) noexcept;                 // out[32]
 
-void encode_q8_0(const float* x, std::byte* row, int64_t n) noexcept;
+void encode_q8_0(const float* x, const float* weights, std::byte* row, int64_t n) noexcept;
 void decode_q8_0(const std::byte* row, float* out, int64_t n) noexcept;
 
 }  // namespace carat::quant

@@ -26,7 +26,7 @@ namespace {
 struct Scheme {
   DType dtype;
   void (*decode)(const std::byte*, float*, int64_t) noexcept;
-  void (*encode)(const float*, std::byte*, int64_t) noexcept;
+  void (*encode)(const float*, const float*, std::byte*, int64_t) noexcept;
   float limit;  // largest magnitude whose scale cannot overflow; 0: no limit
   bool finite;  // encode takes finite values only
 };
@@ -99,14 +99,14 @@ void decode_row(DType dtype, const std::byte* row, float* out, int64_t n) {
   s->decode(row, out, n);
 }
 
-void encode_row(DType dtype, const float* values, std::byte* row, int64_t n) {
+void encode_row(DType dtype, const float* values, std::byte* row, int64_t n, const float* weights) {
   const Scheme* s = find_scheme(dtype);
   if (!s || !s->encode) {
     throw Error(std::string("values cannot be encoded as ") + name_of(dtype) + " here");
   }
   CHECK(n >= 0 && n % info(dtype).block_elements == 0);
   check_values(*s, values, n);
-  s->encode(values, row, n);
+  s->encode(values, weights, row, n);
 }
 
 }  // namespace carat::quant

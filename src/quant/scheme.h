@@ -20,6 +20,11 @@ void decode_row(DType dtype, const std::byte* row, float* out, int64_t n);
 // REQUIRES: n is a multiple of the type's block. Throws Error naming a type it cannot encode, and,
 // where the type has no such value, the place of a value that is not finite or too large for it.
 // F32 and BF16 keep infinities and NaN; F16 keeps them too, but refuses finite values above 65504.
-void encode_row(DType dtype, const float* values, std::byte* row, int64_t n);
+//
+// With weights (n of them, finite, not negative) the type's codes are fitted to the weighted
+// squared error, and in that no type loses more than by its rule without weights. A block whose
+// weights are all 0, and float types, ignore them.
+void encode_row(DType dtype, const float* values, std::byte* row, int64_t n,
+                const float* weights = nullptr);
 
 }  // namespace carat::quant

@@ -3,6 +3,7 @@
 #include "quant/blocks.h"
 #include "quant/codes.h"
 #include "quant/lanes.h"
+#include "quant/weighing.h"
 
 namespace carat::quant {
 namespace {
@@ -17,10 +18,12 @@ struct Draft {
   double error = 0.0;  // sum of squared differences
 };
 
+template <class Weights>
 class Fit {
  public:
-  Fit(const float* x, SymmetricGrid grid) noexcept
+  Fit(const float* x, Weights weights, SymmetricGrid grid) noexcept
       : x_(x),
+        weights_(weights),
         lo_(static_cast<float>(-grid.code_levels)),
         hi_(static_cast<float>(grid.code_levels - 1)),
         scale_lo_(-grid.scale_levels),
@@ -30,7 +33,7 @@ class Fit {
     float searched[kSub];
     float plain[kSub];
     for (int b = 0; b < kSub; ++b) {
-      searched[b] = best_step(x_ + kSub * b);
+      searched[b] = best_step(x_ + kSub * b, weights_ + kSub * b);
       plain[b] = signed_extremum(x_ + kSub * b, kSub) / lo_;
     }
     // Rounding the scales can undo what the search won, so the plain rule stays a candidate.
@@ -43,32 +46,32 @@ class Fit {
   Lanes codes(Lanes v) const noexcept { return nearest_codes(v, lo_, hi_); }
 
   // Squared error of 16 elements coded with step s.
-  float coding_error(const float* x, float s) const noexcept {
+  float coding_error(const float* x, Weights w, float s) const noexcept {
     const float inverse = s != 0.0f ? 1.0f / s : 0.0f;
     Lanes error = {};
     for (int i = 0; i < kSub; i += kLanes) {
       const Lanes v = load(x + i);
       const Lanes e = v - s * codes(v * inverse);
-      error += e * e;
+      error += w.at(i) * e * e;
     }
     return sum_of(error);
   }
 
   // The step for 16 elements that loses least, were it stored exactly.
-  float best_step(const float* x) const noexcept {
+  float best_step(const float* x, Weights w) const noexcept {
     const float extremum = signed_extremum(x, kSub);
     if (extremum == 0.0f) return 0.0f;
     float best = 0.0f;
     float best_gain = -1.0f;
-    for (int k = -12; k <= 12; ++k) {
+    for (int k = -12; k <= (Weights::kEven ? 12 : 24); ++k) {
       const float inverse = (lo_ - 0.1f * static_cast<float>(k)) / extremum;
       Lanes xq_lanes = {};
       Lanes qq_lanes = {};
       for (int i = 0; i < kSub; i += kLanes) {
         const Lanes v = load(x + i);
         const Lanes q = codes(v * inverse);
-        xq_lanes += v * q;
-        qq_lanes += q * q;
+        xq_lanes += w.at(i) * v * q;
+        qq_lanes += w.at(i) * q * q;
       }
       const float xq = sum_of(xq_lanes);
       const float qq = sum_of(qq_lanes);
@@ -92,7 +95,7 @@ class Fit {
       bool first = true;
       for (int s = around - 1; s <= around + 1; ++s) {
         if (s < scale_lo_ || s > scale_hi_) continue;
-        const float e = coding_error(xb, draft.d * static_cast<float>(s));
+        const float e = coding_error(xb, weights_ + kSub * b, draft.d * static_cast<float>(s));
         if (first || e < best_error) {
           draft.scale[b] = s;
           best_error = e;
@@ -117,8 +120,8 @@ class Fit {
     double qq = 0.0;
     for (int e = 0; e < kSuperBlock; ++e) {
       const double q = static_cast<double>(draft.scale[e / kSub]) * draft.code[e];
-      xq += q * x_[e];
-      qq += q * q;
+      xq += weights_[e] * q * x_[e];
+      qq += weights_[e] * q * q;
     }
     return qq > 0.0 ? static_cast<float>(xq / qq) : draft.d;
   }
@@ -141,14 +144,16 @@ class Fit {
   }
 
   const float* x_;
+  Weights weights_;
   float lo_, hi_;  // codes
   int scale_lo_, scale_hi_;
 };
 
 }  // namespace
 
-SymmetricCodes fit_symmetric(const float* x, SymmetricGrid grid) noexcept {
-  const Draft draft = Fit(x, grid).best();
+SymmetricCodes fit_symmetric(const float* x, const float* weights, SymmetricGrid grid) noexcept {
+  const Draft draft = weights == nullptr ? Fit(x, EvenWeights{}, grid).best()
+                                         : Fit(x, ElementWeights{weights}, grid).best();
   SymmetricCodes out;
   out.d = to_f16(draft.d);
   for (int b = 0; b < kSub; ++b) out.scale[b] = draft.scale[b];

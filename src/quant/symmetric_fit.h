@@ -23,6 +23,8 @@ struct SymmetricCodes {
 // Minimises the squared error: per sub-block a search over steps near extremum / -code_levels with
 // a least-squares refit, then scales rounded to multiples of d, each tried one step up and down,
 // and d refitted. Never worse than the plain rule (extremum / -code_levels per sub-block).
-[[nodiscard]] SymmetricCodes fit_symmetric(const float* x, SymmetricGrid grid) noexcept;
+// Each element's squared error counts `weights[i]` times; null: once.
+[[nodiscard]] SymmetricCodes fit_symmetric(const float* x, const float* weights,
+                                           SymmetricGrid grid) noexcept;
 
 }  // namespace carat::quant
