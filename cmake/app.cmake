@@ -9,7 +9,7 @@ list(FILTER app_sources EXCLUDE REGEX "(_test|/main)\\.cc$")
 add_library(carat_app STATIC ${app_sources})
 target_include_directories(carat_app PUBLIC ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(carat_app PUBLIC carat_engine carat_convert carat_audit carat_calibrate
-  carat_train carat_version)
+  carat_train carat_quantize carat_version)
 
 # The nano model goes into the program when it is there; a newer one is taken in again.
 file(GLOB nano_gguf CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/models/nano/*q4_0*.gguf)

@@ -26,10 +26,10 @@ MAY_INCLUDE = {
     "model": QUANT + ["io", "kernels", "text"],
     "engine": MODEL + ["media"],
     "convert": MODEL,
-    "quantize": MODEL,
     "audit": MODEL,
     "calibrate": MODEL,
     "train": MODEL,
+    "quantize": MODEL + ["convert", "audit", "calibrate", "train"],
     "server": ENGINE,
     "app": ENGINE + ["convert", "quantize", "audit", "calibrate", "train", "server"],
 }

@@ -1,0 +1,143 @@
+#include "quantize/layer_walk.h"
+
+#include <new>
+#include <string>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace carat::quantize {
+namespace {
+
+using kernels::kKvPageTokens;
+using kernels::Value;
+
+constexpr std::align_val_t kPageAlignment{64};
+
+void free_pages(std::byte* p) { ::operator delete[](p, kPageAlignment); }
+
+std::vector<int64_t> last_users(const model::Config& config) {
+  std::vector<int64_t> last(static_cast<size_t>(config.n_owners()));
+  for (int64_t i = 0; i < config.n_layers; ++i) {
+    last[static_cast<size_t>(config.layer(i).kv_layer)] = i;
+  }
+  return last;
+}
+
+model::Step step_of(std::span<const int32_t> tokens, std::span<const kernels::RowRef> rows,
+                    std::span<const int32_t> all) {
+  model::Step step;
+  step.tokens = tokens;
+  step.rows = rows;
+  step.wanted = all;
+  step.skip = false;
+  return step;
+}
+
+}  // namespace
+
+LayerWalk::LayerWalk(const model::Weights& weights, std::span<const std::vector<int32_t>> chunks,
+                     ThreadPool& pool, const kernels::KernelTable& table,
+                     const std::atomic<bool>* stop)
+    : config_(weights.config),
+      ops_(pool, table),
+      stop_(stop),
+      layout_(config_, kernels::KvType::kF32),
+      last_user_(last_users(config_)) {
+  for (const std::vector<int32_t>& tokens : chunks) {
+    const auto n = static_cast<int64_t>(tokens.size());
+    CHECK(n > 0);
+    if (n > config_.max_seq_len) {
+      throw Error({"more tokens at a time than the model's context holds",
+                   {},
+                   {},
+                   "at most " + std::to_string(config_.max_seq_len) + " tokens",
+                   std::to_string(n),
+                   {}});
+    }
+    Chunk chunk;
+    chunk.tokens = tokens;
+    for (int32_t i = 0; i < n; ++i) {
+      chunk.rows.push_back({0, i});
+      chunk.all.push_back(i);
+    }
+    chunk.pages.resize(last_user_.size());
+    for (size_t i = 0; i < last_user_.size(); ++i) chunk.memory.emplace_back(nullptr, free_pages);
+    const model::Residual r =
+        model::embed(weights, ops_, step_of(chunk.tokens, chunk.rows, chunk.all));
+    chunk.x = r.x;
+    chunk.embedded = r.embedded;
+    tokens_ += n;
+    chunks_.push_back(std::move(chunk));
+  }
+}
+
+int64_t LayerWalk::bytes_per_token(const model::Config& config) {
+  const model::KvLayout layout(config, kernels::KvType::kF32);
+  const std::vector<int64_t> last = last_users(config);
+  int64_t bytes = config.dim * 4 * (config.has_ple() ? 2 : 1), widest = 0;
+  for (size_t owner = 0; owner < last.size(); ++owner) {
+    const int64_t page = ceil_div(layout.layers[owner].page.page_bytes(), kKvPageTokens);
+    widest = std::max(widest, page);
+    if (last[owner] > static_cast<int64_t>(owner)) bytes += page;
+  }
+  return bytes + widest;
+}
+
+void LayerWalk::prepare_pages(Chunk& chunk, int64_t owner) {
+  auto& pages = chunk.pages[static_cast<size_t>(owner)];
+  if (!pages.empty()) return;
+  const int64_t bytes =
+      round_up(layout_.layers[static_cast<size_t>(owner)].page.page_bytes(), int64_t{64});
+  const int64_t n = ceil_div(static_cast<int64_t>(chunk.rows.size()), kKvPageTokens);
+  auto* memory =
+      static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes * n), kPageAlignment));
+  chunk.memory[static_cast<size_t>(owner)].reset(memory);
+  for (int64_t i = 0; i < n; ++i) pages.push_back(memory + i * bytes);
+}
+
+Value LayerWalk::run(const model::Weights& weights, kernels::Ops& ops, Chunk& chunk) {
+  if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) throw Interrupted();
+  const auto owner = static_cast<int64_t>(config_.layer(layer_).kv_layer);
+  prepare_pages(chunk, owner);
+  kernels::KvLayer kv = layout_.layers[static_cast<size_t>(owner)].page;
+  kv.pages = chunk.pages[static_cast<size_t>(owner)];
+  model::Step step = step_of(chunk.tokens, chunk.rows, chunk.all);
+  step.kv = [&](int64_t) { return std::span<const kernels::KvLayer>(&kv, 1); };
+  model::Residual r;
+  r.x = chunk.x;
+  r.embedded = chunk.embedded;
+  r.tokens.assign(chunk.tokens.begin(), chunk.tokens.end());
+  r.rows = chunk.rows;
+  return model::run_layers(weights, ops, step, std::move(r), layer_, layer_ + 1).x;
+}
+
+void LayerWalk::observe(const model::Weights& weights, calibrate::InputObserver& observer) {
+  calibrate::ObservedOps observed(ops_, observer);
+  for (Chunk& chunk : chunks_) {
+    if (layer_ < config_.n_layers) {
+      (void)run(weights, observed, chunk);
+      continue;
+    }
+    using model::TensorKind;
+    const auto kind = config_.tied_embeddings ? TensorKind::kTokenEmbedding : TensorKind::kLmHead;
+    const kernels::Weight& norm = weights.at(TensorKind::kOutputNorm);
+    observed.observe(ops_.rms_norm(chunk.x, &norm, config_.dim, config_.norm_eps),
+                     weights.at(kind));
+  }
+}
+
+void LayerWalk::advance(const model::Weights& weights) {
+  CHECK(layer_ < config_.n_layers);
+  for (Chunk& chunk : chunks_) {
+    chunk.x = run(weights, ops_, chunk);
+    for (size_t i = 0; i < last_user_.size(); ++i) {
+      if (last_user_[i] != layer_) continue;
+      chunk.pages[i].clear();
+      chunk.memory[i].reset();
+    }
+  }
+  ++layer_;
+}
+
+}  // namespace carat::quantize

@@ -1,0 +1,31 @@
+// A model some of whose matrices were replaced, to compute with as it will be.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "model/weights.h"
+
+namespace carat::quantize {
+
+// Used by one thread at a time.
+class LiveWeights {
+ public:
+  // The bytes of `source` outlive it.
+  explicit LiveWeights(const model::Weights& source) : weights_(source), own_(source.all.size()) {}
+
+  const model::Weights& weights() const { return weights_; }
+
+  // Puts rows of `dtype` in the place of a matrix's (of all experts one behind the other): the
+  // number that the shape asks for, or it is a bug. Static rounding of its inputs and outputs ends.
+  void replace(model::TensorRef ref, DType dtype, std::vector<std::byte> rows);
+  // The source's own again.
+  void restore(model::TensorRef ref);
+
+ private:
+  model::Weights weights_;
+  std::vector<std::vector<std::byte>> own_;  // by id
+  std::vector<kernels::Weight> before_;      // by id, once something was replaced
+};
+
+}  // namespace carat::quantize

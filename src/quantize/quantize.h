@@ -1,0 +1,82 @@
+// A checkpoint as a quantized GGUF file whose codes were chosen with the help of a text.
+//
+// The work of a method happens in a Job (job.h); what it encodes is written by convert, which
+// brings the metadata, the order of tensors, and all that no method touched.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "convert/convert.h"
+#include "convert/recipe.h"
+#include "kernels/cpu/table.h"
+#include "tensor/tensor.h"
+
+namespace carat::quantize {
+
+enum class Method : uint8_t {
+  kRound,     // the block types' own fits, weighted by an importance matrix if there is one
+  kFeedback,  // columns one after the other, each taking up the error of those before (feedback.h)
+};
+const char* name_of(Method method);  // as on the command line: "feedback"
+std::vector<std::string> method_names();
+// Throws Error listing the names.
+Method method_from_name(std::string_view name);
+
+struct QuantizeOptions {
+  std::string source;  // whatever model::load_model opens; never written to
+  std::string target;  // a .gguf file; its folder exists
+  bool overwrite = false;
+  convert::Recipe recipe;  // types of the target
+  Method method = Method::kRound;
+
+  std::string text;        // of calibration, UTF-8: kFeedback needs it
+  int64_t context = 512;   // tokens a chunk, <bos> included
+  int64_t max_tokens = 0;  // 0: all of the text
+  std::string imatrix;     // file; weighs the fits of kRound, and what kFeedback leaves to them
+  bool original_inputs = false;       // kFeedback: see FeedbackOptions
+  double damping = 0.01;              // kFeedback
+  int64_t memory = int64_t{8} << 30;  // bytes that matrices of inputs and states may take
+
+  int threads = 1;
+  std::optional<std::string> isa;
+  // On the caller's thread. `what` is the tensor or the step at hand.
+  std::function<void(int64_t done, int64_t total, const std::string& what)> progress;
+  std::function<void(const std::string& text)> note;
+  const std::atomic<bool>* stop = nullptr;  // set: throws Interrupted, and leaves nothing
+};
+
+// One matrix of the target.
+struct MatrixReport {
+  std::string name;  // in the target
+  DType dtype = DType::kF32;
+  Shape shape;
+  int64_t bytes = 0;
+  std::string method;  // "feedback", "importance" or "round": what made its codes
+  // Root mean square of the difference, relative to the weights.
+  double error = 0;
+  // The same of what the matrix gives for the calibration text: sqrt(tr(E H E^T) / tr(W H W^T)), H
+  // the sums of products of its inputs; negative if they were not looked at.
+  double output_error = -1;
+};
+
+struct QuantizeReport {
+  QuantizeOptions options;
+  int64_t tokens = 0;  // of calibration
+  std::vector<MatrixReport> matrices;
+  convert::ConvertReport written;
+  double seconds = 0;
+};
+
+Json to_json(const QuantizeReport& report);
+
+// Throws Error (nothing is left at the target), or Interrupted.
+QuantizeReport quantize(const QuantizeOptions& options);
+
+}  // namespace carat::quantize
