@@ -20,7 +20,7 @@ endforeach()
 # Writes the seeds that are made in code; run by hand after changing src/*/testing/bad_*_files.h.
 if(CARAT_TESTS)
   add_executable(write_corpus_program EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/fuzz/write_corpus.cc)
-  target_include_directories(write_corpus_program PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(write_corpus_program PRIVATE carat_base)
   add_custom_target(write_corpus
     COMMAND write_corpus_program ${PROJECT_SOURCE_DIR}/fuzz/corpus)
 endif()

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "audit/testing/bad_kld_files.h"
+#include "audit/testing/bad_ref_files.h"
 #include "io/testing/bad_gguf_files.h"
 #include "io/testing/bad_imatrix_files.h"
 #include "io/testing/bad_safetensors_files.h"
@@ -35,4 +36,5 @@ int main(int argc, char** argv) {
   write_all(root + "/safetensors", carat::io::testing::bad_safetensors_files());
   write_all(root + "/safetensors_index", carat::io::testing::bad_index_files());
   write_all(root + "/kld", carat::audit::testing::bad_kld_files());
+  write_all(root + "/teacher_ref", carat::audit::testing::bad_ref_files());
 }

@@ -4,7 +4,8 @@
 //
 //  * llama.cpp's .kld (audit/kld_file.h): all of the vocabulary in 16 bits, 2 bytes times the
 //    vocabulary per position.
-//  * carat's .carat-ref (audit/teacher_store_format.h): the `top` most likely tokens, the token that
+//  * carat's .carat-ref (audit/teacher_store_format.h): the `top` most likely tokens, the token
+//  that
 //    really follows, and a sample of the rest; 1 to 2 kB per position.
 //
 // A stored teacher knows certain positions of certain texts only. It brings its tokens with it: the
@@ -50,6 +51,14 @@ struct TeacherOrigin {
   int64_t min_context = 0;           // tokens before the first compared one, as asked for
 };
 
+// What a row that was filled in cannot say itself.
+struct StoredRow {
+  // What the KLD from the row lacks, at least 0: an unbiased estimate from the stored sample; 0
+  // where none is stored or nothing is missing.
+  double missing_kld = 0;
+  std::optional<float> entropy;  // of the teacher's whole distribution, nats, where it is stored
+};
+
 class StoredTeacher {
  public:
   virtual ~StoredTeacher() = default;
@@ -70,17 +79,16 @@ class StoredTeacher {
   // chunk, so that all figures of audit/compare.h can be taken from (row, candidate) as if `row`
   // were logits. Tokens of which the file knows only their total probability share it in the
   // candidate's own proportions: `candidate` is the row of logits compared with. Their share of the
-  // KLD is then that of one coarse event, which is a lower bound, and what the bound lacks is
-  // returned: an unbiased estimate from the stored sample (so it may be slightly negative), 0 where
-  // none is stored or nothing is missing.
+  // KLD is then that of one coarse event, which is a lower bound.
   //
   // May be called from several threads. REQUIRES: r is an index of the selected chunk's `compared`.
-  virtual double fill_row(int64_t r, std::span<const float> candidate,
-                          std::span<float> row) const = 0;
+  virtual StoredRow fill_row(int64_t r, std::span<const float> candidate,
+                             std::span<float> row) const = 0;
 };
 
 // compared[r] of the selected chunk, which `chunk` is. position.kld is the best estimate: kld_bound
-// plus what fill_row found missing, at least 0. `scratch` [vocab_size()] is overwritten.
+// plus what fill_row found missing; position.index is left to the caller. `scratch`
+// [vocab_size()] is overwritten.
 struct StoredComparison {
   Position position;
   double kld_bound = 0;  // the lower bound
