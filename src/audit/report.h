@@ -99,7 +99,7 @@ struct AuditReport {
   // then against the second.
   std::vector<Comparison> comparisons = {};
   // Largest divergence of the (first) reference against itself, computed in another way: what a
-  // figure below it would mean nothing against.
+  // figure below it would mean nothing against. Not measured if `noise_how` is empty.
   double noise_kld = 0;
   std::string noise_how = {};  // in what way: "in steps of another size"
   std::vector<Check> checks = {};

@@ -1,11 +1,16 @@
 #include "audit/report_json.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "base/error.h"
 
 namespace carat::audit {
 namespace {
+
+// Changes when a reader of the old form would misread the new one.
+constexpr const char* kAuditSchema = "carat-audit-1";
 
 Json interval_json(const Figure& figure) {
   if (!figure.interval) return nullptr;
@@ -87,35 +92,68 @@ Json tensor_json(const TensorError& t) {
 }
 
 Json greedy_json(const GreedyDivergence& g) {
+  std::vector<double> sorted(g.first_differences.begin(), g.first_differences.end());
+  std::sort(sorted.begin(), sorted.end());
   Json j;
   j["limit"] = g.limit;
+  j["prompts"] = g.first_differences.size();
+  j["equal"] = std::count(g.first_differences.begin(), g.first_differences.end(), g.limit);
+  j["median_first_difference"] = sorted.empty() ? Json(nullptr) : Json(quantile(sorted, 0.5));
   j["first_differences"] = g.first_differences;
   return j;
 }
 
-void put_summary(Json& j, const Summary& s) {
+// JSON has no infinity: a bin without an upper end has "to": null.
+Json bin_json(const Bin& bin, Axis axis, const std::vector<std::string>& domains) {
+  Json j;
+  if (axis == Axis::kDomain) {
+    const auto domain = static_cast<size_t>(bin.from);
+    j["domain"] = domains.at(domain);
+  } else {
+    j["from"] = bin.from;
+    j["to"] = std::isfinite(bin.to) ? Json(bin.to) : Json(nullptr);
+  }
+  j["tokens"] = bin.tokens;
+  j["chunks"] = bin.chunks;
+  j["flips"] = bin.flips;
+  put(j, "mean_kld", bin.mean_kld);
+  put(j, "top1_agreement", bin.top1_agreement);
+  return j;
+}
+
+Json bins_json(const std::vector<Bin>& bins, Axis axis, const std::vector<std::string>& domains) {
+  Json list = Json::array();
+  for (const Bin& bin : bins) list.push_back(bin_json(bin, axis, domains));
+  return list;
+}
+
+void put_figures(Json& j, const Summary& s) {
   j["tokens"] = s.tokens;
   j["chunks"] = s.chunks;
-  put(j, "mean_kld", s.mean_kld);
-  put(j, "median_kld", s.median_kld);
-  put(j, "p90_kld", s.p90_kld);
-  put(j, "p99_kld", s.p99_kld);
+  for (const FigureKey& f : figure_keys()) put(j, f.key, s.*f.figure);
   j["max_kld"] = s.max_kld;
-  put(j, "top1_agreement", s.top1_agreement);
-  put(j, "perplexity_ratio", s.perplexity_ratio);
-  put(j, "reference_perplexity", s.reference_perplexity);
-  put(j, "candidate_perplexity", s.candidate_perplexity);
+}
+
+void put_breakdown(Json& j, const Summary& s, const std::vector<std::string>& domains) {
+  j["kld_histogram"] = Json::array();
+  for (const HistogramBin& bin : s.kld_histogram) {
+    j["kld_histogram"].push_back(Json{{"from", bin.from}, {"to", bin.to}, {"tokens", bin.tokens}});
+  }
+  const Breakdown& b = s.breakdown;
+  j["by_margin"] = bins_json(b.by_margin, Axis::kMargin, domains);
+  j["by_entropy"] = bins_json(b.by_entropy, Axis::kEntropy, domains);
+  j["by_position"] = bins_json(b.by_position, Axis::kPosition, domains);
+  j["by_domain"] = domains.empty() ? Json::array() : bins_json(b.by_domain, Axis::kDomain, domains);
 }
 
 Json comparison_json(const AuditReport& report, const Comparison& comparison) {
   Json j;
   j["candidate"] = report.candidates.at(comparison.candidate).path;
   j["reference"] = report.references.at(comparison.reference).path;
-  put_summary(j, comparison.summary);
-  if (!comparison.worst.empty()) {
-    j["worst"] = Json::array();
-    for (const WorstToken& w : comparison.worst) j["worst"].push_back(worst_json(w));
-  }
+  put_figures(j, comparison.summary);
+  put_breakdown(j, comparison.summary, report.domains);
+  j["worst"] = Json::array();
+  for (const WorstToken& w : comparison.worst) j["worst"].push_back(worst_json(w));
   if (comparison.greedy) j["greedy"] = greedy_json(*comparison.greedy);
   if (!comparison.tensors.empty()) {
     j["tensors"] = Json::array();
@@ -145,31 +183,37 @@ Json provenance_json(const Provenance& p) {
   return j;
 }
 
+void put_single(Json& j, const AuditReport& report) {
+  const Comparison& single = report.comparisons.front();
+  j["candidate"] = report.candidates.at(single.candidate).path;
+  put_figures(j, single.summary);
+}
+
 }  // namespace
 
 Json report_json(const AuditReport& report) {
   CHECK(!report.references.empty() && !report.candidates.empty());
   Json j;
+  j["schema"] = kAuditSchema;
   j["reference"] = report.references.front().path;
   j.update(provenance_json(report.provenance));
   j["texts"] = Json::array();
   for (const TextInfo& text : report.provenance.texts) j["texts"].push_back(text_json(text));
-  j["noise_kld"] = report.noise_kld;
-  if (!report.noise_how.empty()) j["noise_how"] = report.noise_how;
-  if (!report.checks.empty()) {
-    j["checks"] = Json::array();
-    for (const Check& check : report.checks) {
-      j["checks"].push_back(
-          Json{{"name", check.name}, {"passed", check.passed}, {"detail", check.detail}});
-    }
+  j["noise_kld"] = report.noise_how.empty() ? Json(nullptr) : Json(report.noise_kld);
+  j["noise_how"] = report.noise_how;
+  j["checks"] = Json::array();
+  for (const Check& check : report.checks) {
+    j["checks"].push_back(
+        Json{{"name", check.name}, {"passed", check.passed}, {"detail", check.detail}});
   }
   j["models"] = Json::array();
   for (const ModelInfo& m : report.references) j["models"].push_back(model_json(m, "reference"));
   for (const ModelInfo& m : report.candidates) j["models"].push_back(model_json(m, "candidate"));
-  Json list = Json::array();
-  for (const Comparison& c : report.comparisons) list.push_back(comparison_json(report, c));
-  if (list.size() == 1) j.update(list[0]);
-  j["candidates"] = std::move(list);
+  if (report.comparisons.size() == 1) put_single(j, report);
+  j["candidates"] = Json::array();
+  for (const Comparison& c : report.comparisons) {
+    j["candidates"].push_back(comparison_json(report, c));
+  }
   return j;
 }
 

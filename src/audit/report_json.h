@@ -7,8 +7,8 @@
 namespace carat::audit {
 
 // Figures in nats and shares; an interval is [low, high], or null where the sample is too small
-// for one. A single comparison's figures stand at the top level too, for scripts that want one
-// number.
+// for one. "candidates" has an entry for every candidate and reference. A single one's figures
+// stand at the top level too, for scripts that want one number.
 [[nodiscard]] Json report_json(const AuditReport& report);
 
 }  // namespace carat::audit
