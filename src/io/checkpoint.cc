@@ -49,10 +49,33 @@ std::string some_gguf_in(const fs::path& folder) {
   return {};
 }
 
+// A file that an unfinished conversion left in the folder: a part of a file, or its journal.
+std::string unfinished_file_in(const fs::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".part") || name.ends_with(".part.journal")) return name;
+  }
+  return {};
+}
+
+// Throws Error if the folder is what a conversion left that ended before its time.
+void refuse_unfinished(const fs::path& folder, const char* expected) {
+  const std::string file = unfinished_file_in(folder);
+  if (file.empty()) return;
+  throw Error({"the directory holds an interrupted conversion, not a model",
+               folder.string(),
+               {},
+               expected,
+               "only the beginning of it: " + file,
+               "run the same carat convert again, which goes on from there"});
+}
+
 void open_directory(const fs::path& folder, Checkpoint& checkpoint) {
   checkpoint.kind = CheckpointKind::kHfDirectory;
   read_side_files(folder, checkpoint);
   if (checkpoint.config.is_null()) {
+    refuse_unfinished(folder, "a file config.json");
     const std::string gguf = some_gguf_in(folder);
     throw Error({"not a model directory",
                  folder.string(),
@@ -68,10 +91,12 @@ void open_directory(const fs::path& folder, Checkpoint& checkpoint) {
   } else if (is_there(index)) {
     checkpoint.tensors = open_safetensors_index(index.string());
   } else {
+    constexpr const char* kWeights = "model.safetensors or model.safetensors.index.json";
+    refuse_unfinished(folder, kWeights);
     throw Error({"the model directory holds no weights",
                  folder.string(),
                  {},
-                 "model.safetensors or model.safetensors.index.json",
+                 kWeights,
                  "neither",
                  "the download may be incomplete"});
   }

@@ -16,6 +16,10 @@ std::string suffix(int64_t number, int64_t count) {
 
 }  // namespace
 
+std::string part_path(const std::string& stem, int64_t number, int64_t count) {
+  return stem + suffix(number, count);
+}
+
 std::vector<std::string> part_paths(const std::string& path, const GgufSplit& split) {
   const std::string own = suffix(split.number, split.count);
   if (!path.ends_with(own)) {
@@ -29,9 +33,17 @@ std::vector<std::string> part_paths(const std::string& path, const GgufSplit& sp
   const std::string stem = path.substr(0, path.size() - own.size());
   std::vector<std::string> paths;
   for (int64_t i = 0; i < split.count; ++i) {
-    paths.push_back(stem + suffix(i, split.count));
+    paths.push_back(part_path(stem, i, split.count));
     std::error_code ignored;
     if (std::filesystem::exists(paths.back(), ignored)) continue;
+    if (std::filesystem::exists(paths.back() + ".part", ignored)) {
+      throw Error({"a part of a split model is missing: its conversion was interrupted",
+                   paths.back(),
+                   {},
+                   {},
+                   "only the beginning of it: " + paths.back() + ".part",
+                   "run the same carat convert again, which goes on from there"});
+    }
     throw Error({"a part of a split model is missing",
                  paths.back(),
                  {},

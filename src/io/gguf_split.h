@@ -8,6 +8,9 @@
 
 namespace carat::io {
 
+// The path of part `number` (from 0) of `count`; `stem` is what comes before the numbers.
+std::string part_path(const std::string& stem, int64_t number, int64_t count);
+
 // Paths of all parts in order, from the path and the split of one of them. Throws Error if the
 // file's name does not end in its number as the split states it: the others cannot be found then.
 std::vector<std::string> part_paths(const std::string& path, const GgufSplit& split);

@@ -18,6 +18,7 @@ namespace carat::io {
 // longer than 65535 bytes is an Error.
 class GgufFields {
  public:
+  void add_u16(std::string_view key, uint16_t value);
   void add_u32(std::string_view key, uint32_t value);
   void add_i32(std::string_view key, int32_t value);
   void add_u64(std::string_view key, uint64_t value);
@@ -55,26 +56,41 @@ class GgufFields {
 // Bytes of the file that GgufWriter writes. Throws Error as it does.
 [[nodiscard]] int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs);
 
+// Paths of the files that GgufWriter makes: `path`, or, where the tensors do not fit one file,
+// PATH-00001-of-0000N.gguf and so on (PATH without its own ".gguf"). Throws Error: too many parts.
+[[nodiscard]] std::vector<std::string> gguf_paths(const std::string& path,
+                                                  const std::vector<TensorSpec>& specs,
+                                                  int64_t max_part_bytes);
+
 // Tensor names have at most 63 bytes (ggml's limit). A shape without dimensions is written as [1].
 // Data are aligned to 32 bytes, the last tensor's padding included.
+//
+// Parts of a split file have the names and the keys split.no, split.count and split.tensors.count
+// that llama.cpp looks for; all other metadata are in the first one. No tensor is split.
 class GgufWriter final : public TensorWriter {
  public:
-  // Writes the head. `fields` is not needed afterwards. Throws Error.
+  // Writes the heads. `fields` is not needed afterwards. A file holds at most `max_part_bytes` of
+  // tensors, or one tensor. Throws Error.
   GgufWriter(const std::string& path, const GgufFields& fields, std::vector<TensorSpec> specs,
-             const WriteOptions& options = {});
+             const WriteOptions& options = {}, int64_t max_part_bytes = INT64_MAX);
 
  private:
   friend int64_t gguf_file_bytes(const GgufFields& fields, std::vector<TensorSpec> specs);
   GgufWriter(std::vector<TensorSpec> specs, const WriteOptions& options);
-  // What stands before and after the metadata.
-  struct Head {
-    std::string start, tensors;
+  struct Part {
+    std::string head;  // all that stands before the tensors' data
+    int64_t end = 0;   // of the file
   };
-  // Fixes where everything lies. `path` is for errors.
-  Head lay_out(const GgufFields& fields, const std::string& path);
+  // Fixes where everything lies, in files that begin with these tensors. `path` is for errors.
+  std::vector<Part> lay_out(const GgufFields& fields, const std::vector<size_t>& firsts,
+                            const std::string& path);
+  // The tensors' descriptions, and their slots with offsets from the beginning of the data.
+  std::string describe(int file, size_t first, size_t last, const std::string& path,
+                       std::vector<Slot>* slots, int64_t* data_bytes) const;
   void complete() override;
-  int file_ = 0;
-  int64_t end_ = 0;  // of the file
+  void retract() override;
+
+  std::vector<int64_t> ends_;  // of the files
 };
 
 }  // namespace carat::io

@@ -35,7 +35,49 @@ int64_t read_at(int fd, int64_t offset, std::byte* out, int64_t n) {
   return done;
 }
 
+[[noreturn]] void fail(const char* what, int code, const std::string& path) {
+  std::string hint;
+  if (code == ENOSPC || code == EDQUOT) hint = "free some disk space and run the command again";
+  throw Error({std::string(what) + ": " + std::strerror(code), path, {}, {}, {}, hint});
+}
+
 }  // namespace
+
+int open_locked(const std::string& path, const std::string& about) {
+  for (int tries = 1;; ++tries) {
+    const int fd = ::open(path.c_str(), kFlags, 0644);
+    if (fd < 0) fail("cannot create the file", errno, about);
+    const bool locked = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
+    const bool is_busy = !locked && errno == EWOULDBLOCK;
+    // Between open and flock another process may have given the file its final name or removed it.
+    struct stat own = {}, named = {};
+    const bool is_same = ::fstat(fd, &own) == 0 && ::lstat(path.c_str(), &named) == 0 &&
+                         own.st_dev == named.st_dev && own.st_ino == named.st_ino;
+    if (is_same && !is_busy) return fd;
+    ::close(fd);
+    if (is_busy || tries == kTries) {
+      throw Error({"another process is writing this file", about, {}, {}, path, "wait for it"});
+    }
+  }
+}
+
+void remove_part_file(const std::string& path) {
+  const std::string part = path + ".part";
+  struct stat st = {};
+  if (::lstat(part.c_str(), &st) != 0 || !S_ISREG(st.st_mode)) return;
+  const int fd = open_locked(part, path);
+  ::unlink(part.c_str());
+  ::close(fd);
+}
+
+void flush_folder_of(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int dir = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir < 0) return;
+  ::fsync(dir);
+  ::close(dir);
+}
 
 PartFile::PartFile(std::string path, bool resumable)
     : path_(std::move(path)), resumable_(resumable) {
@@ -51,31 +93,13 @@ PartFile::PartFile(std::string path, bool resumable)
   }
   part_ = path_ + (resumable_ ? ".part" : ".partial-" + std::to_string(::getpid()));
   if (resumable_) {
-    open_locked();
+    fd_ = open_locked(part_, path_);
     if (::fstat(fd_, &st) == 0 && S_ISREG(st.st_mode)) reuse_ = st.st_size;
     return;
   }
   fd_ = ::open(part_.c_str(), kFlags | O_TRUNC, 0644);
   if (fd_ < 0) fail("cannot create the file", errno);
   register_temporary_file(part_);
-}
-
-void PartFile::open_locked() {
-  for (int tries = 1;; ++tries) {
-    fd_ = ::open(part_.c_str(), kFlags, 0644);
-    if (fd_ < 0) fail("cannot create the file", errno);
-    const bool locked = ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
-    const bool is_busy = !locked && errno == EWOULDBLOCK;
-    // Between open and flock another process may have given the file its final name or removed it.
-    struct stat own = {}, named = {};
-    const bool is_same = ::fstat(fd_, &own) == 0 && ::lstat(part_.c_str(), &named) == 0 &&
-                         own.st_dev == named.st_dev && own.st_ino == named.st_ino;
-    if (is_same && !is_busy) return;
-    ::close(fd_);
-    if (is_busy || tries == kTries) {
-      throw Error({"another process is writing this file", path_, {}, {}, part_, "wait for it"});
-    }
-  }
 }
 
 PartFile::~PartFile() {
@@ -85,11 +109,7 @@ PartFile::~PartFile() {
   if (!resumable_) unregister_temporary_file(part_);
 }
 
-void PartFile::fail(const char* what, int code) const {
-  std::string hint;
-  if (code == ENOSPC || code == EDQUOT) hint = "free some disk space and run the command again";
-  throw Error({std::string(what) + ": " + std::strerror(code), path_, {}, {}, {}, hint});
-}
+void PartFile::fail(const char* what, int code) const { carat::io::fail(what, code, path_); }
 
 bool PartFile::matches(std::span<const std::byte> bytes) {
   const auto n = static_cast<int64_t>(bytes.size());
@@ -165,24 +185,21 @@ void PartFile::flush_window() {
   flushed_ = position_;
 }
 
-void PartFile::commit() {
+void PartFile::flush() {
   CHECK(fd_ >= 0);
   end_reuse();
   if (::fsync(fd_) != 0) fail("cannot flush the file to the disk", errno);
+}
+
+void PartFile::commit() {
+  flush();
   if (::rename(part_.c_str(), path_.c_str()) != 0) {
     fail("cannot give the file its name", errno);
   }
   if (!resumable_) unregister_temporary_file(part_);
   const int closed = ::close(std::exchange(fd_, -1));
   if (closed != 0) fail("cannot close the file", errno);
-  // The rename itself must reach the disk too; a folder that cannot be opened is no failure.
-  const size_t slash = path_.find_last_of('/');
-  const std::string folder = slash == std::string::npos ? "." : path_.substr(0, slash + 1);
-  const int dir = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (dir >= 0) {
-    ::fsync(dir);
-    ::close(dir);
-  }
+  flush_folder_of(path_);
 }
 
 }  // namespace carat::io

@@ -38,11 +38,12 @@ class PartFile {
   void end_reuse();
 
   void keep() { keep_ = true; }
-  // Flushes to the disk and gives the file its name.
+  // All of it reaches the disk, under the temporary name.
+  void flush();
+  // Flushes what was not, and gives the file its name.
   void commit();
 
  private:
-  void open_locked();
   bool matches(std::span<const std::byte> bytes);
   void flush_window();
   [[noreturn]] void fail(const char* what, int code) const;
@@ -57,5 +58,17 @@ class PartFile {
   Sha256 sum_;
   std::unique_ptr<std::byte[]> buffer_;  // for reading an earlier file
 };
+
+// Opens the file at `path`, or makes it, and locks it: its descriptor. Throws Error, about `about`,
+// if another process has it.
+int open_locked(const std::string& path, const std::string& about);
+
+// Removes what an earlier writer of `path` left in PATH.part, if there is anything. Throws Error if
+// another process is writing it.
+void remove_part_file(const std::string& path);
+
+// What was made, renamed or removed in the folder of `path` reaches the disk. A folder that cannot
+// be opened is no failure.
+void flush_folder_of(const std::string& path);
 
 }  // namespace carat::io

@@ -18,6 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
 struct Placement {
   int file = 0;
   int64_t begin = 0;  // within the data section of its file
@@ -78,9 +80,10 @@ class SafetensorsWriter final : public TensorWriter {
     set_slots(std::move(slots));
   }
 
-  void set_index(std::string path, std::string text) {
-    index_path_ = std::move(path);
-    index_text_ = std::move(text);
+  // The directory that the files make up, and its index: empty for one file.
+  void set_folder(const std::string& folder, std::string index) {
+    folder_ = folder;
+    index_text_ = std::move(index);
   }
 
  private:
@@ -132,14 +135,28 @@ class SafetensorsWriter final : public TensorWriter {
     return text;
   }
 
+  void retract() override {
+    if (folder_.empty()) return;
+    std::error_code code;
+    const fs::path config = folder_ / "config.json";
+    for (const fs::path& path : {config, folder_ / kIndexName}) {
+      fs::remove(path, code);
+      if (code) {
+        throw Error({"cannot replace the file: " + code.message(), path.string(), {}, {}, {}, {}});
+      }
+    }
+    flush_folder_of(config.string());
+  }
+
   void committed() override {
-    if (index_path_.empty()) return;
-    AtomicFile index(index_path_);
+    if (index_text_.empty()) return;
+    AtomicFile index((folder_ / kIndexName).string());
     index.write(index_text_);
     index.commit();
   }
 
-  std::string index_path_, index_text_;
+  fs::path folder_;
+  std::string index_text_;
 };
 
 std::string shard_name(size_t i, size_t n) {
@@ -158,6 +175,12 @@ std::vector<std::string> file_names(size_t n) {
   return names;
 }
 
+std::vector<std::string> paths_in(const fs::path& folder, const std::vector<std::string>& names) {
+  std::vector<std::string> paths;
+  for (const std::string& name : names) paths.push_back((folder / name).string());
+  return paths;
+}
+
 // Throws if the folder has weights under other names.
 void check_folder(const std::string& folder, const std::vector<std::string>& names) {
   std::error_code ec;
@@ -165,7 +188,7 @@ void check_folder(const std::string& folder, const std::vector<std::string>& nam
   for (const auto& entry : fs::directory_iterator(folder, ec)) {
     const std::string name = entry.path().filename().string();
     const bool weights = name.starts_with("model") && name.ends_with(".safetensors");
-    const bool index = name == "model.safetensors.index.json" && names.size() == 1;
+    const bool index = name == kIndexName && names.size() == 1;
     if (index || (weights && std::find(names.begin(), names.end(), name) == names.end())) {
       throw Error({"the directory already holds weights under other names",
                    folder,
@@ -228,15 +251,18 @@ std::unique_ptr<TensorWriter> write_safetensors_directory(const std::string& fol
                  "allow larger files"});
   }
   const std::vector<std::string> names = file_names(n);
-  std::vector<std::string> paths;
-  for (const std::string& name : names) paths.push_back((fs::path(folder) / name).string());
   check_folder(folder, names);
-  writer->start(paths, places, metadata);
-  if (n > 1) {
-    writer->set_index((fs::path(folder) / "model.safetensors.index.json").string(),
-                      index_text(writer->specs(), places, names, writer->total_bytes()));
-  }
+  writer->start(paths_in(folder, names), places, metadata);
+  writer->set_folder(
+      folder, n > 1 ? index_text(writer->specs(), places, names, writer->total_bytes()) : "");
   return writer;
+}
+
+std::vector<std::string> safetensors_directory_paths(const std::string& folder,
+                                                     std::vector<TensorSpec> specs,
+                                                     int64_t max_shard_bytes) {
+  const SafetensorsWriter writer(std::move(specs), {});
+  return paths_in(folder, file_names(n_files(writer.place(max_shard_bytes))));
 }
 
 int64_t safetensors_directory_bytes(std::vector<TensorSpec> specs, int64_t max_shard_bytes,

@@ -26,10 +26,17 @@ std::unique_ptr<TensorWriter> write_safetensors(
 // The weights of a model directory, which exists: "model.safetensors" if the tensors fit
 // `max_shard_bytes`, else "model-00001-of-0000N.safetensors" and so on with
 // "model.safetensors.index.json". No tensor is split. Refuses a directory that holds other
-// model*.safetensors files, with which the new ones would be confused.
+// model*.safetensors files, with which the new ones would be confused. finish() removes config.json
+// and the index of an earlier checkpoint before any weights get their names, so write the new
+// config.json after it: a directory without one is not opened.
 std::unique_ptr<TensorWriter> write_safetensors_directory(
     const std::string& folder, std::vector<TensorSpec> specs, int64_t max_shard_bytes,
     const SafetensorsMetadata& metadata = {{"format", "pt"}}, const WriteOptions& options = {});
+
+// Paths of the weights that it writes.
+[[nodiscard]] std::vector<std::string> safetensors_directory_paths(const std::string& folder,
+                                                                   std::vector<TensorSpec> specs,
+                                                                   int64_t max_shard_bytes);
 
 // Bytes of the files that write_safetensors_directory writes, the index included. Throws Error for
 // tensors that it refuses.

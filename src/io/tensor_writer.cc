@@ -146,13 +146,26 @@ void TensorWriter::keep() {
   for (const auto& file : files_) file->keep();
 }
 
-void TensorWriter::finish() {
-  CHECK(next_ == specs_.size() && written_ == total_);
+void TensorWriter::flush() {
+  CHECK(next_ == specs_.size() && written_ == total_ && !flushed_);
   complete();
   send();
   queue_.drain();
-  for (const auto& file : files_) file->commit();
+  for (const auto& file : files_) file->flush();
+  flushed_ = true;
+}
+
+void TensorWriter::finish() {
+  if (!flushed_) flush();
+  retract();
+  for (auto file = files_.rbegin(); file != files_.rend(); ++file) (*file)->commit();
   committed();
+}
+
+std::vector<std::string> TensorWriter::paths() const {
+  std::vector<std::string> out;
+  for (const auto& file : files_) out.push_back(file->path());
+  return out;
 }
 
 std::vector<WrittenFile> TensorWriter::files() const {

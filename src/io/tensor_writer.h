@@ -81,9 +81,15 @@ class TensorWriter {
   // Destroyed before finish(), the files stay under their temporary names.
   void keep();
 
-  // REQUIRES: every tensor is complete. Flushes to the disk and gives the files their names.
+  // REQUIRES: every tensor is complete. All bytes reach the disk, under the temporary names.
+  void flush();
+  // Flushes, if that was not done, and gives the files their names. Whoever is ended between two of
+  // those never leaves old and new files that look like one checkpoint: what a reader opens first
+  // goes before the first file gets its name, and comes back after the last.
   void finish();
 
+  // Final paths of the files of tensors, in order.
+  std::vector<std::string> paths() const;
   // After finish(): the files of tensors.
   std::vector<WrittenFile> files() const;
 
@@ -109,8 +115,11 @@ class TensorWriter {
   void set_slots(std::vector<Slot> slots);
   // Zeros up to `offset` of a file.
   void pad_to(int file, int64_t offset);
-  // Called by finish() before the files get their names.
+  // Called by flush() for what stands behind the tensors.
   virtual void complete() {}
+  // Called by finish() before the first file gets its name: makes an earlier checkpoint of the same
+  // names one that readers refuse. The first file gets its name last.
+  virtual void retract() {}
   // Called by finish() when they have them.
   virtual void committed() {}
   int64_t spec_bytes(size_t i) const;
@@ -130,6 +139,7 @@ class TensorWriter {
   int64_t filled_ = 0;  // bytes of the tensor that was begun
   int64_t total_ = 0;
   int64_t written_ = 0;
+  bool flushed_ = false;
   WriteQueue queue_;  // last: its thread uses the files
 };
 
