@@ -8,6 +8,7 @@
 #include "convert/lanes.h"
 #include "convert/q4_0_fit.h"
 #include "quant/q4_0.h"
+#include "quant/scheme.h"
 
 namespace carat::convert {
 namespace {
@@ -65,48 +66,102 @@ void count_naive(const float* w, Grid grid, LatticeStats& s) noexcept {
   s.naive_weights_bit_exact += count_exact(w, value, grid);
 }
 
+// Counts codes by bytes of two: half the counting.
+class CodeCounts {
+ public:
+  void add(const std::byte* block) {
+    for (size_t i = sizeof(F16); i < sizeof(quant::BlockQ4_0); ++i) {
+      ++pairs_[static_cast<size_t>(block[i])];
+    }
+  }
+  void add_to(LatticeStats& s) const {
+    for (size_t b = 0; b < pairs_.size(); ++b) {
+      s.codes[b & 15] += pairs_[b];
+      s.codes[b >> 4] += pairs_[b];
+    }
+  }
+
+ private:
+  std::array<int64_t, 256> pairs_{};
+};
+
+// One block; `out` may be null.
+void recover_one(const float* w, Grid grid, std::byte* out, LatticeStats& stats,
+                 CodeCounts& codes) {
+  Recovered r;
+  const bool exact = recover_block(w, grid, &r);
+  if (exact) {
+    count_rule(r, stats);
+    stats.sign_changed_zeros += count_changed_zeros(w, r.block);
+  } else {
+    const WiderScale wider = r.may_have_wider_scale ? find_wider_scale(w, grid) : WiderScale::kNone;
+    stats.needs_bf16_scale += wider == WiderScale::kBF16;
+    stats.needs_f32_scale += wider == WiderScale::kF32;
+    stats.refused += !q4_0_can_hold(w);
+    if (out != nullptr) r.block = fit(w, grid, stats);
+  }
+  if (!exact && out == nullptr) return;
+  std::byte block[sizeof(r.block)];
+  std::memcpy(block, &r.block, sizeof(block));
+  codes.add(block);
+  if (out != nullptr) std::memcpy(out, block, sizeof(block));
+}
+
+void decode_block(const std::byte* w, float* out) { quant::decode_row(DType::kBF16, w, out, kN); }
+
+void add_run(const RunCounts& run, int64_t n, LatticeStats& s) {
+  s.blocks_on_lattice += n;
+  s.weights_bit_exact += n * kN;
+  s.signed8 += run.signed8;
+  s.absmax7 += run.absmax7;
+  s.scale_exact_in_bf16 += run.scale_exact_in_bf16;
+  s.sign_changed_zeros += run.sign_changed_zeros;
+}
+
 }  // namespace
 
 void recover_blocks(const float* w, int64_t first, int64_t n_blocks, std::optional<Grid> fixed,
                     std::byte* out, LatticeStats& stats) {
-  uint32_t pairs[256] = {};  // by byte of two codes: half the counting
-  int64_t pending = 0;
-  const auto flush = [&] {
-    for (int b = 0; b < 256; ++b) {
-      stats.codes[b & 15] += pairs[b];
-      stats.codes[b >> 4] += pairs[b];
-      pairs[b] = 0;
-    }
-    pending = 0;
-  };
+  CodeCounts codes;
   for (int64_t i = 0; i < n_blocks; ++i, w += kN) {
-    Recovered r;
     const Grid grid = fixed ? *fixed : grid_of(w, kN);
-    const bool exact = recover_block(w, grid, &r);
-    ++stats.blocks;
-    if (exact) {
-      count_rule(r, stats);
-      stats.sign_changed_zeros += count_changed_zeros(w, r.block);
-    } else {
-      const WiderScale wider =
-          r.may_have_wider_scale ? find_wider_scale(w, grid) : WiderScale::kNone;
-      stats.needs_bf16_scale += wider == WiderScale::kBF16;
-      stats.needs_f32_scale += wider == WiderScale::kF32;
-      stats.refused += !q4_0_can_hold(w);
-      if (out != nullptr) r.block = fit(w, grid, stats);
-    }
+    recover_one(w, grid, out, stats, codes);
     if ((first + i) % kNaiveStride == 0) count_naive(w, grid, stats);
-    if (exact || out != nullptr) {
-      for (uint8_t byte : r.block.qs) ++pairs[byte];
-      if (++pending == (int64_t{1} << 27)) flush();
-    }
-    if (out != nullptr) {
-      std::memcpy(out, &r.block, sizeof(r.block));
-      out += sizeof(r.block);
+    if (out != nullptr) out += sizeof(quant::BlockQ4_0);
+  }
+  stats.blocks += n_blocks;
+  stats.weights += n_blocks * kN;
+  codes.add_to(stats);
+}
+
+void recover_bf16_blocks(const std::byte* w, int64_t first, int64_t n_blocks, std::byte* out,
+                         LatticeStats& stats, RecoverRun run) {
+  constexpr int64_t kSource = 2 * kN, kTarget = sizeof(quant::BlockQ4_0);
+  std::byte spare[kRunBlocks * kTarget];
+  float values[kN];
+  CodeCounts codes;
+  RunCounts counts;
+  int64_t n_done = 0;
+  for (int64_t i = 0; i < n_blocks; i += kRunBlocks, w += kRunBlocks * kSource) {
+    std::byte* const to = out != nullptr ? out + i * kTarget : spare;
+    const int64_t n = std::min<int64_t>(kRunBlocks, n_blocks - i);
+    const uint32_t done = run != nullptr && n == kRunBlocks ? run(w, to, counts) : 0;
+    n_done += std::popcount(done);
+    for (int64_t b = 0; b < n; ++b) {
+      const bool is_done = (done >> b & 1) != 0;
+      const bool sampled = (first + i + b) % kNaiveStride == 0;
+      if (is_done) codes.add(to + b * kTarget);
+      if (is_done && !sampled) continue;
+      decode_block(w + b * kSource, values);
+      if (sampled) count_naive(values, Grid::kBF16, stats);
+      if (is_done) continue;
+      recover_one(values, Grid::kBF16, out != nullptr ? to + b * kTarget : nullptr, stats, codes);
     }
   }
+  add_run(counts, n_done, stats);
+  stats.blocks += n_blocks;
   stats.weights += n_blocks * kN;
-  flush();
+  codes.add_to(stats);
 }
 
 void LatticeStats::add(const LatticeStats& o) {

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "convert/lattice.h"
+#include "convert/lattice_run.h"
 
 namespace carat::convert {
 
@@ -52,5 +53,10 @@ Json to_json(const LatticeStats& stats);
 // Adds to `stats`. Safe on several threads with stats of their own.
 void recover_blocks(const float* w, int64_t first, int64_t n_blocks, std::optional<Grid> grid,
                     std::byte* out, LatticeStats& stats);
+
+// The same of bfloat16 weights (64 bytes a block), on their own grid; several times as fast. `run`
+// does the usual blocks; without it recover_block does all. The result does not depend on it.
+void recover_bf16_blocks(const std::byte* w, int64_t first, int64_t n_blocks, std::byte* out,
+                         LatticeStats& stats, RecoverRun run = best_recover_run());
 
 }  // namespace carat::convert

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
+#include "convert/importance.h"
 #include "convert/scale_shift.h"
 #include "quant/blocks.h"
 #include "quant/coded_rows.h"
@@ -61,6 +62,20 @@ void decode_unshifted(const SourceTensor& tensor, int64_t begin, int64_t n,
   }
 }
 
+// In pieces that stay in the processor's cache.
+void recover_bf16(const SourceTensor& tensor, int64_t begin, int64_t n, std::vector<std::byte>& raw,
+                  std::byte* out, LatticeStats& stats) {
+  constexpr int64_t kPiece = int64_t{1} << 16;
+  static_assert(kPiece % quant::kBlock == 0);
+  for (int64_t at = 0; at < n; at += kPiece) {
+    const int64_t piece = std::min(kPiece, n - at);
+    raw.resize(static_cast<size_t>(row_bytes(DType::kBF16, piece)));
+    tensor.file->read(tensor.offset + row_bytes(DType::kBF16, begin + at), raw);
+    std::byte* to = out != nullptr ? out + row_bytes(DType::kQ4_0, at) : nullptr;
+    recover_bf16_blocks(raw.data(), (begin + at) / quant::kBlock, piece / quant::kBlock, to, stats);
+  }
+}
+
 }  // namespace
 
 SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry& entry) {
@@ -73,7 +88,8 @@ SourceTensor source_tensor(const io::TensorSource& source, const io::TensorEntry
           entry.shape.empty() ? 1 : entry.shape.back(),
           entry.name,
           {},
-          false};
+          false,
+          {}};
 }
 
 SourceTensor source_tensor(const io::TensorSource& source, const model::StoredTensor& stored) {
@@ -168,11 +184,23 @@ void Transcoder::chunk(const Job& job, int64_t index, Lane& lane, std::byte* out
     findings.weights_bit_exact += n;
     return;
   }
+  if (t.column_weights && job.write && info(job.to).block_elements > 1) {
+    lane.values.resize(static_cast<size_t>(n));
+    decode(t, begin, n, lane.raw, lane.values.data());
+    encode_weighted(t, begin, lane.values.data(), n, job.to, job.judge, out, findings);
+    return;
+  }
+  const bool to_q4_0 = job.write && job.to == DType::kQ4_0;
+  if (t.dtype == DType::kBF16 && (to_q4_0 || !job.write)) {
+    CHECK(job.judge || to_q4_0);
+    recover_bf16(t, begin, n, lane.raw, to_q4_0 ? out : nullptr, findings.lattice);
+    if (to_q4_0) findings.weights_bit_exact += findings.lattice.weights_bit_exact;
+    return;
+  }
   lane.values.resize(static_cast<size_t>(n));
   float* values = lane.values.data();
   decode(t, begin, n, lane.raw, values);
 
-  const bool to_q4_0 = job.write && job.to == DType::kQ4_0;
   if (job.judge || to_q4_0) {
     const std::optional<Grid> grid =
         t.dtype == DType::kBF16 ? std::optional<Grid>(Grid::kBF16) : std::nullopt;
