@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <optional>
 
 #include "app/command.h"
 #include "app/exit_code.h"
+#include "app/memory.h"
 #include "app/progress.h"
 #include "app/table.h"
 #include "base/error.h"
@@ -60,7 +62,9 @@ class ConvertCommand final : public Command {
              "a Hugging Face directory that transformers loads"},
             {"carat convert qat/ ct/ --to w4a16-ct --accept rounded-scales",
              "for vLLM and SGLang, whose scales are bfloat16"},
-            {"carat convert model/ q6.gguf --to gguf --recipe q6_k", "every matrix Q6_K"}}};
+            {"carat convert model/ q6.gguf --to gguf --recipe q6_k", "every matrix Q6_K"},
+            {"carat convert model/ q4.gguf --to gguf --recipe q4_k_m --imatrix model-imatrix.gguf",
+             "rounded with what `carat imatrix` found"}}};
   }
 
   std::vector<Option> options() override {
@@ -102,6 +106,17 @@ class ConvertCommand final : public Command {
                  "Q4_0",
          .lowest = 0,
          .highest = 1},
+        {.names = "--split-size",
+         .value = "SIZE",
+         .target = &split_size_,
+         .help = "most bytes of tensors in one file of the result (4G); a GGUF file becomes "
+                 "DST-00001-of-0000N.gguf and so on, as llama.cpp splits it",
+         .default_text = "GGUF: not split; shards of directories: 5 GB"},
+        {.names = "--imatrix",
+         .value = "FILE",
+         .target = &options_.imatrix,
+         .help = "an importance matrix (`carat imatrix`, llama-imatrix): what is rounded loses least "
+                 "where the model looks (GGUF files)"},
         {.names = "--undo-scale-shift",
          .target = &options_.undo_scale_shift,
          .help = "for re-exported w4a16 checkpoints whose scales are 8/7.5 too large (inspect "
@@ -124,6 +139,10 @@ class ConvertCommand final : public Command {
       options_.accepted = convert::Losses::from_text(accept_);
     } catch (const Error& e) {
       throw UsageError(e.what());
+    }
+    if (split_size_) {
+      options_.max_file_bytes = options_.max_shard_bytes =
+          parse_bytes(*split_size_, "--split-size");
     }
     options_.threads = resolve_threads(threads_);
     options_.stop = environment.stop;
@@ -246,6 +265,7 @@ class ConvertCommand final : public Command {
 
   convert::ConvertOptions options_;
   std::string format_ = "gguf-q4_0", recipe_, accept_;
+  std::optional<std::string> split_size_;
   int64_t threads_ = 0;
   bool json_ = false, no_report_ = false;
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
@@ -107,6 +108,17 @@ std::string unused_codes_text(const LatticeStats& stats) {
   const std::vector<int> unused = unused_codes(stats);
   if (unused.empty()) return "none";
   return fmt::format("{}", fmt::join(unused, " "));
+}
+
+std::array<std::string, 16> code_shares(const LatticeStats& stats) {
+  std::array<std::string, 16> shares;
+  const int64_t all = std::accumulate(stats.codes.begin(), stats.codes.end(), int64_t{0});
+  if (all == 0) return shares;
+  for (size_t c = 0; c < shares.size(); ++c) {
+    const double percent = 100.0 * static_cast<double>(stats.codes[c]) / static_cast<double>(all);
+    shares[c] = stats.codes[c] == 0 ? "-" : percent < 1 ? "<1" : fmt::format("{:.0f}", percent);
+  }
+  return shares;
 }
 
 Json to_json(const std::vector<ClassReport>& classes) {

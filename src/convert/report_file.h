@@ -2,6 +2,7 @@
 // result.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,6 +35,9 @@ std::vector<ClassReport> class_reports(const std::vector<TensorReport>& tensors)
 std::string rule_text(const LatticeStats& stats);
 // Codes 0..15 that no block uses, as a text: "0 and 15", "none". Empty where no code was written.
 std::string unused_codes_text(const LatticeStats& stats);
+// How many of the weights have each code 0..15, in whole per cent: "12", "<1", "-" for none. All
+// empty where no code was written.
+std::array<std::string, 16> code_shares(const LatticeStats& stats);
 
 Json to_json(const std::vector<ClassReport>& classes);
 
