@@ -201,6 +201,13 @@ export class Gguf {
     this.dataBegin = cursor.at + pad(cursor.at, this.alignment);
   }
 
+  // The bytes of a tensor of the list.
+  bytes({name, dims, type}) {
+    if (!TYPES[type]) throw new Error(`${name}: type ${type} is not known`);
+    const [block, bytes] = TYPES[type];
+    return size(dims) / block * bytes;
+  }
+
   // The values of a tensor of the list.
   values({name, dims, type, offset}) {
     if (!TYPES[type]) throw new Error(`${name}: no decoder for type ${type}`);

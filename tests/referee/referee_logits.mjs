@@ -15,11 +15,11 @@
 // most 1.25 times KLD(R || llama.cpp), over several random models: the mean for dense models, the median
 // for mixtures, where one token that takes another expert outweighs all else. Both keep K and V
 // in f32 then. Once more with the defaults, int8 in carat and f16 in llama.cpp, it may be 1.35 times.
-import {existsSync, readdirSync, readFileSync} from "node:fs";
+import {existsSync, readdirSync, readFileSync, writeFileSync} from "node:fs";
 import {basename, join} from "node:path";
 
 import {forward} from "./forward.mjs";
-import {amplify, ggufToF32} from "./gguf.mjs";
+import {Gguf, amplify, ggufToF32} from "./gguf.mjs";
 import {Referee, root} from "./harness.mjs";
 import {compare, logitRows} from "./peers.mjs";
 
@@ -169,6 +169,28 @@ for (const [kind, format, id, n] of [["tiny", "gguf-q4_0", 2, 1], ["tiny", "gguf
                    kind === "tinymoe" ? "median_kld" : "mean_kld", id);
   });
 }
+
+// A recipe of several types, each for other tensors: the file must hold every one of them.
+run("tiny converted by a recipe of several types", () => {
+  const recipe = referee.path("mixed.json");
+  writeFileSync(recipe, JSON.stringify({
+    recipe: "q4_k_m",
+    tensors: {"blk.*.attn_v.weight": "q8_0", "blk.*.attn_q.weight": "q5_1",
+              "blk.0.ffn_*.weight": "iq4_nl", "token_embd.weight": "q6_k"},
+  }));
+  const files = [1, 2, 3].map((seed) => {
+    const folder = referee.path(`tiny-${seed}-mixed-hf`);
+    referee.carat(["synth", "tiny", folder, "--format", "hf", "--type", "bf16", "--seed",
+                   String(seed), "--force"]);
+    const gguf = referee.path(`tiny-${seed}-mixed.gguf`);
+    referee.carat(["convert", folder, gguf, "--to", "gguf", "--recipe", recipe, "--force"]);
+    return gguf;
+  });
+  for (const id of [8, 7, 20, 14]) {
+    referee.check(new Gguf(files[0]).tensors.some(({type}) => type === id), `no type ${id}`);
+  }
+  checkQuantized("tiny, several types", files, [someTokens(512, 7)], "mean_kld", 12);
+});
 
 // Activations with outliers of about 1,000 times the median in two channels, as real checkpoints have
 // them: the first layer writes them into the residual, where they stay.

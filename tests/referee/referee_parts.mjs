@@ -3,7 +3,8 @@
 //
 // usage: node referee_parts.mjs CARAT FOLDER [LLAMA_MTMD_CLI]
 //
-// - Every GGUF file: @huggingface/gguf and gguf.mjs find the same tensors in it.
+// - Every GGUF file: @huggingface/gguf and gguf.mjs find the same metadata and the same tensors in
+//   it, and each tensor begins behind the one before.
 // - Drafters: llama.cpp loads them, with all their bytes.
 // - mmproj: each value is where llama.cpp's multimodal tool looks for it, computed here from the
 //   safetensors file it was converted from; node-llama-cpp does not offer that tool. With
@@ -21,14 +22,28 @@ const mtmd = process.argv[4];
 
 function same(a, b) { return JSON.stringify(a) === JSON.stringify(b); }
 
-// Both readers' lists of tensors; returns gguf.mjs's.
+// Both readers' metadata and lists of tensors; returns gguf.mjs's.
 function readTwice(path) {
   const ours = new Gguf(path);
   const hub = JSON.parse(referee.peer("hub.mjs", [path]));
   const list = (tensors) => tensors.map(({name, dims, type, offset}) => [name, dims, type, offset]);
   referee.check(same(list(ours.tensors), list(hub.tensors)), `${path}: the readers disagree`);
-  referee.check(hub.metadata["general.architecture"] === ours.metadata["general.architecture"],
-                `${path}: architecture`);
+  const {version, tensor_count: nTensors, kv_count: nKeys, ...theirs} = hub.metadata;
+  referee.check(same([version, nTensors, nKeys], [3, ours.tensors.length, ours.nKeys]),
+                `${path}: the head says ${version}, ${nTensors}, ${nKeys}`);
+  const mine = JSON.parse(JSON.stringify(ours.metadata));
+  for (const key of new Set([...Object.keys(mine), ...Object.keys(theirs)])) {
+    referee.check(same(mine[key], theirs[key]), `${path}: the readers disagree about ${key}`);
+  }
+  const end = new DataView(ours.view.buffer).byteLength - ours.dataBegin;
+  ours.tensors.forEach((tensor, i) => {
+    const next = i + 1 < ours.tensors.length ? ours.tensors[i + 1].offset : end;
+    const bytes = ours.bytes(tensor);
+    const padded = Math.ceil(bytes / ours.alignment) * ours.alignment;
+    referee.check(next - tensor.offset === bytes || next - tensor.offset === padded,
+                  `${path}: ${tensor.name} has ${bytes} bytes, the next begins after ` +
+                      `${next - tensor.offset}`);
+  });
   return ours;
 }
 
