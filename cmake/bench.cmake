@@ -14,6 +14,8 @@ if(CARAT_BENCH)
   target_link_libraries(tokenizer_bench PRIVATE carat_model)
   add_executable(lattice_bench ${PROJECT_SOURCE_DIR}/bench/lattice_bench.cc)
   target_link_libraries(lattice_bench PRIVATE carat_convert)
+  add_executable(audit_bench ${PROJECT_SOURCE_DIR}/bench/audit_bench.cc)
+  target_link_libraries(audit_bench PRIVATE carat_audit)
 
   add_executable(quant_error ${PROJECT_SOURCE_DIR}/bench/quant_error.cc)
   target_link_libraries(quant_error PRIVATE carat_io)
