@@ -19,4 +19,7 @@ if(CARAT_BENCH)
 
   add_executable(quant_error ${PROJECT_SOURCE_DIR}/bench/quant_error.cc)
   target_link_libraries(quant_error PRIVATE carat_io)
+
+  add_executable(teacher_error ${PROJECT_SOURCE_DIR}/bench/teacher_error.cc)
+  target_link_libraries(teacher_error PRIVATE carat_audit)
 endif()
