@@ -6,8 +6,8 @@ import unittest
 
 from harness import CARAT, CaratTest, carat
 
-COMMANDS = ["run", "logits", "inspect", "convert", "audit", "train", "bench", "synth", "tokenize",
-            "fit"]
+COMMANDS = ["run", "logits", "inspect", "convert", "audit", "imatrix", "train", "bench", "synth",
+            "tokenize", "fit"]
 PLANNED = ["quantize", "serve", "pull"]
 
 

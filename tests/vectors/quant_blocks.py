@@ -100,4 +100,5 @@ def main():
         raise SystemExit(f"no tensor of type {', '.join(sorted(missing))}")
 
 
-main()
+if __name__ == "__main__":
+    main()
