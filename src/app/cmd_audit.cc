@@ -1,24 +1,37 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 
+#include "app/audit_run.h"
 #include "app/audit_table.h"
 #include "app/command.h"
 #include "app/exit_code.h"
-#include "app/model_path.h"
-#include "app/progress.h"
-#include "app/version.h"
-#include "audit/audit.h"
-#include "audit/model_logits.h"
+#include "app/memory.h"
 #include "audit/report_json.h"
-#include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
 
 namespace carat::app {
 namespace {
 
-constexpr int64_t kMaxTextBytes = int64_t{256} << 20;
+// "2%" or "0.02".
+double parse_share(const std::string& text, const std::string& option) {
+  const bool percent = text.ends_with('%');
+  const std::string number = percent ? text.substr(0, text.size() - 1) : text;
+  size_t used = 0;
+  double value = -1;
+  try {
+    value = std::stod(number, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  if (percent) value /= 100;
+  if (number.empty() || used != number.size() || !(value > 0 && value < 1)) {
+    throw UsageError(fmt::format("{}: '{}' is no share such as 2% or 0.02", option, text));
+  }
+  return value;
+}
 
 class AuditCommand final : public Command {
  public:
@@ -30,175 +43,183 @@ class AuditCommand final : public Command {
         .description =
             "Reads the same text with the reference and every candidate and compares what they "
             "expect next: KL(reference || candidate) per token in nats over the whole vocabulary, "
-            "agreement of the most likely token, and the ratio of perplexities. The text is cut "
-            "into chunks that begin with <bos>; every figure carries a 95 % interval, from a "
-            "bootstrap over chunks.\n"
-            "The reference is also compared with itself, read in steps of another size: that is "
-            "the noise floor, and it is 0.\n"
-            "The text is tokenized by the reference's tokenizer. KLD measures fidelity to the "
-            "reference, not quality.",
+            "agreement of the most likely token, and the ratio of perplexities. Every figure "
+            "carries a 95 % interval, from a bootstrap over chunks of the text.\n"
+            "A model is a GGUF file or a directory. PATH@kv=int8 runs it with keys and values of "
+            "that type; PATH@role=original and PATH@role=qat say which of two references is "
+            "which, where their weights do not.\n"
+            "A text is plain UTF-8, or a .jsonl file of conversations ({\"messages\": [...]}) or "
+            "texts ({\"text\": ...}), one a line. Conversations are rendered by the model's chat "
+            "template and only the model's turns are compared. For an instruction-tuned reference, "
+            "plain text becomes the model's answer in a chat; --raw reads it as it is.\n"
+            "The reference is also compared with itself, computed in other ways: that is the noise "
+            "floor, and it is 0. KLD measures fidelity to the reference, not quality.",
         .examples = {
             {"carat audit teacher/ model-q4_0.gguf --text held-out.txt", "what 4 bits cost"},
-            {"carat audit teacher/ a.gguf b.gguf --text t.txt --json",
-             "several candidates over the same tokens"},
-            {"carat audit teacher/ a.gguf --text t.txt --max-kld 0.02",
-             "exit code 3 if the mean is above 0.02"}}};
+            {"carat audit teacher/ a.gguf b.gguf --text prose=t.txt --text chat=c.jsonl --json",
+             "several candidates over the same tokens of two domains"},
+            {"carat audit original/ qat/ q4_0.gguf --second-reference qat/ --text t.txt",
+             "against both references, and how far they are from each other"},
+            {"carat audit m.gguf m.gguf@kv=f16 m.gguf@kv=int8 --text t.txt",
+             "what smaller keys and values cost"},
+            {"carat audit teacher/ a.gguf --text t.txt --precision 2% --state a.state",
+             "ends when the mean is known to 2 %, and goes on where it was interrupted"},
+            {"carat audit teacher/ a.gguf --text t.txt --calibration c.txt --max-kld 0.02",
+             "exit code 3 if the texts overlap, or if the mean is above 0.02"}}};
   }
 
   std::vector<Option> options() override {
-    return {
-        {.names = "REF",
-         .target = &reference_,
-         .required = true,
-         .help = "the reference: GGUF file or model directory"},
-        {.names = "CAND",
-         .target = &candidates_,
-         .required = true,
-         .help = "what is compared with it"},
-        {.names = "--text",
-         .value = "FILE",
-         .target = &text_,
-         .required = true,
-         .help = "plain UTF-8 text that neither model was fitted to"},
-        {.names = "--context",
-         .value = "N",
-         .target = &options_.context,
-         .help = "tokens a chunk, <bos> included",
-         .lowest = 2,
-         .highest = 1 << 20},
-        {.names = "--min-context",
-         .value = "N",
-         .target = &options_.min_context,
-         .help = "tokens of a chunk before the first that is compared",
-         .lowest = 1,
-         .highest = 1 << 20},
-        {.names = "--max-tokens",
-         .value = "N",
-         .target = &options_.max_positions,
-         .help = "ends after the chunk that reaches so many compared tokens; 0: all of the text",
-         .lowest = 0},
-        {.names = "--max-kld",
-         .value = "X",
-         .target = &max_kld_,
-         .help = "check: exit 3 unless every candidate's mean KLD is at most X",
-         .lowest = 0},
-        {.names = "--seed",
-         .value = "S",
-         .target = &seed_,
-         .help = "of the bootstrap",
-         .lowest = 0},
-        {.names = "--resamples",
-         .value = "N",
-         .target = &options_.summary.resamples,
-         .help = "of the bootstrap",
-         .lowest = 10,
-         .highest = 1e6},
-        kv_option(&kv_),
-        threads_option(&threads_),
-        json_option(&json_)};
+    auto options = inputs();
+    const auto add = [&](std::vector<Option> more) {
+      options.insert(options.end(), more.begin(), more.end());
+    };
+    add(extent());
+    add(extras());
+    return options;
   }
 
   int run(const Environment& environment) override {
-    if (options_.min_context >= options_.context) {
+    if (request_.corpus.min_context >= request_.corpus.context) {
       throw UsageError("--min-context must be less than --context");
     }
-    options_.summary.seed = static_cast<uint64_t>(seed_);
-    const auto& table = kernels::choose_kernels(environment.isa);
-    ThreadPool pool(resolve_threads(threads_));
-
-    const model::Model reference_model = open_model(reference_, pool);
-    std::vector<model::Model> models;
-    for (const std::string& path : candidates_) models.push_back(open_model(path, pool));
-    const text::Tokenizer& tokenizer = require_tokenizer(reference_model);
-    check_tokens(tokenizer, reference_model);
-    const std::string text = read_text_file(text_, kMaxTextBytes);
-    const std::vector<int32_t> tokens = tokenizer.encode(text);
-
-    audit::ModelLogits reference(reference_model, kv_type(kv_), options_.context, pool, table);
-    std::vector<std::unique_ptr<audit::ModelLogits>> owned;
-    std::vector<audit::LogitSource*> sources;
-    for (const model::Model& model : models) {
-      owned.push_back(
-          std::make_unique<audit::ModelLogits>(model, kv_type(kv_), options_.context, pool, table));
-      sources.push_back(owned.back().get());
-    }
-    Progress progress("tokens");
-    const audit::AuditResult result = audit::run_audit(
-        reference, sources, tokens, tokenizer.vocab().special.bos, options_, pool,
-        [&](int64_t done, int64_t total) { progress.update(done, total); }, environment.stop);
-    progress.finish();
-    const audit::AuditReport report =
-        report_of(result, static_cast<int64_t>(text.size()), static_cast<int64_t>(tokens.size()),
-                  table.isa, pool.size());
+    request_.audit.summary.seed = static_cast<uint64_t>(seed_);
+    if (precision_) request_.audit.precision = parse_share(*precision_, "--precision");
+    request_.max_overlap = parse_share(max_overlap_, "--max-overlap");
+    if (memory_) request_.memory = parse_bytes(*memory_, "--memory");
+    request_.threads = resolve_threads(threads_);
+    const std::optional<audit::AuditReport> report = make_audit_report(request_, environment);
+    if (!report) return kCheckFailed;
     if (json_) {
-      fmt::print("{}\n", to_json_text(audit::report_json(report), 2));
+      fmt::print("{}\n", to_json_text(audit::report_json(*report), 2));
     } else {
-      print_audit(report);
+      print_audit(*report);
     }
-    return verdict(result);
+    return verdict(*report);
   }
 
  private:
-  // The reference's tokenizer must fit its own weights, and chunks need <bos>.
-  static void check_tokens(const text::Tokenizer& tokenizer, const model::Model& model) {
-    if (tokenizer.vocab().size() > model.config().vocab_size) {
-      throw Error({"the tokenizer has more tokens than the model",
-                   model.path,
-                   {},
-                   std::to_string(model.config().vocab_size),
-                   std::to_string(tokenizer.vocab().size()),
-                   {}});
-    }
-    if (tokenizer.vocab().special.bos == text::kNoToken) {
-      throw Error({"the tokenizer has no <bos>", model.path, {}, {}, {}, {}});
-    }
+  std::vector<Option> inputs() {
+    return {{.names = "REF",
+             .target = &request_.reference,
+             .required = true,
+             .help = "the reference: a model, or a file of stored predictions"},
+            {.names = "CAND",
+             .target = &request_.candidates,
+             .required = true,
+             .help = "what is compared with it"},
+            {.names = "--second-reference",
+             .value = "REF",
+             .target = &request_.second_reference,
+             .help = "another one, with which every candidate is compared too"},
+            {.names = "--text",
+             .value = "[DOMAIN=]FILE",
+             .target = &request_.texts,
+             .help = "text that no model was fitted to; may be given several times"},
+            {.names = "--raw",
+             .target = &request_.raw,
+             .help = "plain text is not put into the chat template"},
+            {.names = "--calibration",
+             .value = "FILE",
+             .target = &request_.calibration,
+             .help = "text that a candidate was fitted to: checks that it and --text are disjoint; "
+                     "may be given several times"},
+            {.names = "--max-overlap",
+             .value = "SHARE",
+             .target = &max_overlap_,
+             .help = "most of the text's windows of 13 tokens that may occur in --calibration; "
+                     "above it nothing is computed and the exit code is 3"}};
   }
 
-  int verdict(const audit::AuditResult& result) const {
-    if (!max_kld_) return kDone;
+  std::vector<Option> extent() {
+    return {{.names = "--context",
+             .value = "N",
+             .target = &request_.corpus.context,
+             .help = "tokens a chunk, <bos> included",
+             .lowest = 2,
+             .highest = 1 << 20},
+            {.names = "--min-context",
+             .value = "N",
+             .target = &request_.corpus.min_context,
+             .help = "tokens of a chunk before the first that is compared",
+             .lowest = 1,
+             .highest = 1 << 20},
+            {.names = "--max-tokens",
+             .value = "N",
+             .target = &request_.corpus.max_positions,
+             .help = "ends after the chunk that reaches so many compared tokens; 0: all of the "
+                     "text. Of several texts, chunks are taken in turn",
+             .lowest = 0},
+            {.names = "--precision",
+             .value = "SHARE",
+             .target = &precision_,
+             .help = "ends when half the interval of every mean KLD is at most so much of it "
+                     "(2%); chunks are then read in an order drawn by the seed",
+             .default_text = "reads all"},
+            {.names = "--state",
+             .value = "FILE",
+             .target = &request_.state,
+             .help = "keeps what is finished in FILE; the same command goes on from there"},
+            {.names = "--seed",
+             .value = "S",
+             .target = &seed_,
+             .help = "of the bootstrap and of what is drawn",
+             .lowest = 0},
+            {.names = "--resamples",
+             .value = "N",
+             .target = &request_.audit.summary.resamples,
+             .help = "of the bootstrap",
+             .lowest = 10,
+             .highest = 1e6}};
+  }
+
+  std::vector<Option> extras() {
+    return {{.names = "--greedy",
+             .value = "N",
+             .target = &request_.greedy_tokens,
+             .help = "also generates N most likely tokens after prompts from the text and tells "
+                     "where the candidates' answers leave the reference's",
+             .lowest = 1,
+             .highest = 1 << 16,
+             .default_text = "does not"},
+            {.names = "--prompts",
+             .value = "M",
+             .target = &request_.greedy_prompts,
+             .help = "for --greedy",
+             .lowest = 1,
+             .highest = 1 << 20},
+            {.names = "--max-kld",
+             .value = "X",
+             .target = &max_kld_,
+             .help = "check: exit 3 unless every candidate's mean KLD from REF is at most X",
+             .lowest = 0},
+            {.names = "--memory",
+             .value = "SIZE",
+             .target = &memory_,
+             .help = "runs references layer by layer over many chunks at once within so much "
+                     "memory (1.5GB), for those that do not fit it",
+             .default_text = "loads them"},
+            kv_option(&request_.kv),
+            threads_option(&threads_),
+            json_option(&json_)};
+  }
+
+  int verdict(const audit::AuditReport& report) const {
     int code = kDone;
-    for (size_t i = 0; i < candidates_.size(); ++i) {
-      const double kld = result.candidates[i].mean_kld.value;
-      if (kld <= *max_kld_) continue;
-      fmt::print(stderr, "carat audit: {}: mean KLD {:.6f} is above {}\n", candidates_[i], kld,
-                 *max_kld_);
+    for (const audit::Comparison& c : report.comparisons) {
+      const double kld = c.summary.mean_kld.value;
+      if (!max_kld_ || c.reference != 0 || kld <= *max_kld_) continue;
+      fmt::print(stderr, "carat audit: {}: mean KLD {:.6f} is above {}\n",
+                 report.candidates[c.candidate].path, kld, *max_kld_);
       code = kCheckFailed;
     }
     return code;
   }
 
-  audit::AuditReport report_of(const audit::AuditResult& result, int64_t text_bytes,
-                               int64_t text_tokens, const char* isa, int threads) const {
-    audit::AuditReport report;
-    audit::Provenance& from = report.provenance;
-    from.version = version();
-    from.commit = commit();
-    from.isa = isa;
-    from.threads = threads;
-    from.texts.push_back({.file = {.path = text_, .bytes = text_bytes}, .tokens = text_tokens});
-    from.kv = kv_;
-    from.context = options_.context;
-    from.min_context = options_.min_context;
-    from.max_positions = options_.max_positions;
-    from.seed = options_.summary.seed;
-    from.resamples = options_.summary.resamples;
-    report.references.push_back({.path = *reference_});
-    for (size_t i = 0; i < candidates_.size(); ++i) {
-      report.candidates.push_back({.path = candidates_[i]});
-      report.comparisons.push_back({.candidate = i, .summary = result.candidates[i]});
-    }
-    report.noise_kld = result.noise_kld;
-    report.noise_how = "in steps of another size";
-    return report;
-  }
-
-  ModelName reference_;
-  std::vector<std::string> candidates_;
-  std::string text_;
-  audit::AuditOptions options_;
+  AuditRequest request_;
+  std::optional<std::string> precision_, memory_;
+  std::string max_overlap_ = "1%";
   std::optional<double> max_kld_;
   int64_t seed_ = 1;
-  std::string kv_ = "f32";
   int64_t threads_ = 0;
   bool json_ = false;
 };

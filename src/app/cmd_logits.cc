@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 
 #include "app/command.h"
 #include "app/exit_code.h"
@@ -9,6 +10,7 @@
 #include "app/progress.h"
 #include "app/signals.h"
 #include "app/table.h"
+#include "audit/compare.h"
 #include "audit/model_logits.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -74,19 +76,21 @@ class LogitsCommand final : public Command {
       throw Error({"the output is the model itself", out_, "--out", "another file", {}, {}});
     }
     const auto n = static_cast<int64_t>(tokens_.size());
-    audit::ModelLogits source(model, kv_type(kv_), n, pool,
+    audit::ModelLogits source(model, {.kv = kv_type(kv_), .context = n, .name = {}}, pool,
                               kernels::choose_kernels(environment.isa));
+    source.start(tokens_);
     AtomicFile file(out_);
     std::vector<int32_t> best;
     std::vector<float> logits;
     Progress progress("tokens");
-    const int64_t step = source.step();
+    const int64_t step = source.rows_at_once();
     for (int64_t at = 0; at < n; at += step) {
       throw_if_stopped();
       const int64_t rows = std::min(step, n - at);
       logits.resize(static_cast<size_t>(rows * vocab));
-      source.read(std::span(tokens_).subspan(static_cast<size_t>(at), static_cast<size_t>(rows)),
-                  logits);
+      std::vector<int32_t> places(static_cast<size_t>(rows));
+      std::iota(places.begin(), places.end(), static_cast<int32_t>(at));
+      source.read(places, logits);
       file.write(std::as_bytes(std::span(logits)));
       for (int64_t r = 0; r < rows; ++r) {
         best.push_back(audit::argmax(

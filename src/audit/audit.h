@@ -1,69 +1,94 @@
 // Fidelity: how far candidates' predictions are from a reference's, over the same tokens.
 //
-// The text is cut into chunks of at most `context` tokens, each beginning with <bos> and read
-// afresh. Reference and candidates run side by side, a few positions at a time, so that no logits
-// are kept; every position whose next token has at least `min_context` tokens before it is compared
+// References and candidates run side by side over the same chunks of text (audit/corpus.h), a few
+// positions at a time, so that no logits are kept; every position that a chunk names is compared
 // (audit/compare.h) and the figures are summed up with intervals over chunks (audit/statistics.h).
+//
+// Chunks are visited in the order of the text, or, if the audit may end early, in an order drawn by
+// the seed: what was read is then a sample of the whole text. Figures do not depend on the order in
+// which finished chunks were visited, nor on the number of threads.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "audit/corpus.h"
+#include "audit/logit_source.h"
 #include "audit/statistics.h"
+#include "audit/teacher_store.h"
 #include "base/thread_pool.h"
 
 namespace carat::audit {
 
-// A model that predicts. Used by one thread at a time.
-class LogitSource {
- public:
-  virtual ~LogitSource() = default;
-  virtual const std::string& name() const = 0;  // for messages
-  virtual int64_t vocab_size() const = 0;
-  virtual int64_t max_context() const = 0;
-  // Forgets everything read so far.
-  virtual void restart() = 0;
-  // How many tokens to read at a time: their logits are held all at once.
-  virtual int64_t step() const = 0;
-  // Reads `tokens` after those already read and fills `logits` [tokens.size(), vocab_size()] with
-  // what follows each of them.
-  virtual void read(std::span<const int32_t> tokens, std::span<float> logits) = 0;
+class AuditState;
+
+// A model that runs, or one whose predictions were stored: one of the two. A stored one knows the
+// chunks of its file, in order, and no others.
+struct Reference {
+  LogitSource* model = nullptr;
+  StoredTeacher* stored = nullptr;
+};
+
+struct AuditModels {
+  std::vector<Reference> references;  // one or two
+  // May contain a reference's source: it is run once.
+  std::vector<LogitSource*> candidates;
+  // The first reference computed in other ways (other steps, other threads), for the noise floor.
+  std::vector<LogitSource*> again;
 };
 
 struct AuditOptions {
-  int64_t context = 512;      // tokens a chunk, <bos> included
-  int64_t min_context = 16;   // tokens before the first compared one, >= 1
-  int64_t max_positions = 0;  // stop after the chunk that reaches so many; 0: the whole text
-  SummaryOptions summary;
+  // Ends when half the width of every mean KLD's interval is at most this share of the mean, but
+  // not before kFewestChunks. 0: reads everything.
+  double precision = 0;
+  SummaryOptions summary;  // its seed orders the chunks too
+};
+inline constexpr int64_t kFewestChunks = 10;
+
+// How far an audit is.
+struct AuditProgress {
+  int64_t done = 0, total = 0;  // positions
+  // Of the candidate whose mean KLD is known least well, once there are two chunks.
+  std::optional<double> mean_kld;
+  double relative_half_width = 0;
+};
+
+struct AuditHooks {
+  AuditState* state = nullptr;  // finished chunks are taken from it and added to it
+  std::function<void(const AuditProgress&)> progress;
+  const std::atomic<bool>* stop = nullptr;
+};
+
+// One candidate against one reference.
+struct PairResult {
+  size_t reference = 0, candidate = 0;
+  std::vector<std::vector<Position>> positions;  // of each finished chunk
 };
 
 struct AuditResult {
-  std::vector<Summary> candidates;  // in the order given
-  // Largest KLD of the reference against itself read in steps of another size, over the first
-  // chunk: what a figure below it would mean nothing against. carat's contract is 0.
-  double noise_kld = 0;
+  std::vector<size_t> finished;   // indices of the chunks read, ascending
+  std::vector<PairResult> pairs;  // all candidates against the first reference, then the second
+  // Largest KLD of the first reference against each of AuditModels::again, over the start of the
+  // first chunk: what a figure below it would mean nothing against. carat's contract is 0. Empty if
+  // the reference is stored.
+  std::vector<double> noise_kld;
+  // Whether the precision asked for was reached; nothing if none was.
+  std::optional<bool> precise;
 };
 
-// `done` and `total` count positions.
-using AuditProgress = std::function<void(int64_t done, int64_t total)>;
-
-// Chunks of `text`: <bos>, then up to context - 1 tokens; a last chunk too short to be compared
-// anywhere is left out. REQUIRES: 1 <= min_context < context.
-[[nodiscard]] std::vector<std::vector<int32_t>> cut_into_chunks(std::span<const int32_t> text,
-                                                                int32_t bos,
-                                                                const AuditOptions& options);
-
-// Throws Error if a candidate's vocabulary has another size than the reference's, if the text is
-// too short, if a context is longer than a model's, or if logits are not finite; Interrupted if
-// `stop` is set. `stop` may be null, `progress` empty.
-[[nodiscard]] AuditResult run_audit(LogitSource& reference,
-                                    std::span<LogitSource* const> candidates,
-                                    std::span<const int32_t> text, int32_t bos,
+// Throws Error if a candidate's vocabulary has another size than the reference's, if a chunk is
+// longer than a model's context, or if logits are not finite; Interrupted if hooks.stop is set.
+// REQUIRES: at least one chunk, each with positions to compare.
+[[nodiscard]] AuditResult run_audit(const AuditModels& models, std::span<const Chunk> chunks,
                                     const AuditOptions& options, ThreadPool& pool,
-                                    const AuditProgress& progress, const std::atomic<bool>* stop);
+                                    const AuditHooks& hooks = {});
+
+// The order in which chunks are visited.
+[[nodiscard]] std::vector<size_t> visiting_order(size_t n_chunks, const AuditOptions& options);
 
 }  // namespace carat::audit
