@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "base/error.h"
 #include "convert/code_stream.h"
 #include "convert/drafter.h"
+#include "convert/importance.h"
 #include "convert/inspect_codes.h"
 #include "convert/journal.h"
 #include "convert/mmproj.h"
@@ -68,6 +70,7 @@ class Conversion {
         progress_{options},
         hasher_(tensor_files(*model_.source)) {
     if (is_directory(options.format)) config_json_ = target_config(source, plan_, options);
+    if (source.importance != nullptr) note_without_importance();
   }
 
   void run() {
@@ -83,6 +86,19 @@ class Conversion {
   void report(ConvertReport* out) const;
 
  private:
+  // The per-layer table is only looked up: what its columns meet depends on the token.
+  void note_without_importance() {
+    int64_t n = 0;
+    for (const Item& item : items_) {
+      n += item.is_matrix && info(item.to).block_elements > 1 && !item.source.column_weights &&
+           item.ref.kind != model::TensorKind::kPleTable;
+    }
+    if (n == 0) return;
+    notes_.push_back(fmt::format("{} of the matrices are not in {}: all of their columns count "
+                                 "alike",
+                                 n, options_.imatrix));
+  }
+
   void undo_shift() {
     CodedReport found;
     for (Item& item : items_) {
@@ -417,6 +433,16 @@ std::vector<std::string> notes_of(const model::Model& model, Format format, bool
   return notes;
 }
 
+void check_imatrix(const ConvertOptions& options, const io::Checkpoint& checkpoint) {
+  if (options.imatrix.empty()) return;
+  if (!is_directory(options.format) && options.format != Format::kMmprojBf16 &&
+      !is_towers_only(checkpoint) && !is_drafter(checkpoint)) {
+    return;
+  }
+  throw Error({"an importance matrix has no use in this conversion", options.imatrix, "--imatrix",
+               "a GGUF file of a text model as the result", name_of(options.format), ""});
+}
+
 void add_hint(ConvertReport& r) {
   const bool to_q4_0 =
       r.options.format == Format::kGgufQ4_0 || r.options.format == Format::kGgufGoogle;
@@ -461,6 +487,7 @@ ConvertReport convert(const ConvertOptions& options) {
   report.options = options;
 
   io::Checkpoint checkpoint = io::open_checkpoint(options.source);
+  check_imatrix(options, checkpoint);
   if (options.format == Format::kMmprojBf16 || is_towers_only(checkpoint)) {
     return convert_towers(options, checkpoint);
   }
@@ -470,7 +497,10 @@ ConvertReport convert(const ConvertOptions& options) {
   const Json hf_config = checkpoint.config;
   const model::StoredTensors stored(checkpoint, model::config_of(checkpoint));
   const model::Model model = model::load_model(std::move(checkpoint));
-  const PlanSource source{&model, &stored, hf_config.is_object() ? &hf_config : nullptr};
+  std::optional<Importance> importance;
+  if (!options.imatrix.empty()) importance.emplace(options.imatrix);
+  const PlanSource source{&model, &stored, hf_config.is_object() ? &hf_config : nullptr,
+                          importance ? &*importance : nullptr};
   report.notes = notes_of(model, options.format, source.hf_config != nullptr);
 
   Conversion conversion(options, source, side);

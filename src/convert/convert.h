@@ -50,6 +50,9 @@ struct ConvertOptions {
   // gguf-q4_0 and gguf-google; nothing to the other formats.
   bool force_q4_0 = false;
   Recipe recipe;  // of kGguf
+  // An importance matrix (docs/formats.md): blocks that are rounded are fitted to errors weighted by
+  // it. Of GGUF files of the text model; Error with others. Empty: all columns count alike.
+  std::string imatrix;
   // Reads 4-bit codes as they were before an exporter made their scales 8/7.5 too large
   // (scale_shift.h). Throws Error if some group shows that this did not happen.
   bool undo_scale_shift = false;

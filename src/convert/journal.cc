@@ -103,6 +103,7 @@ std::string plan_digest(const ConvertOptions& options, const std::vector<Item>& 
                   options.force_q4_0, options.max_shard_bytes, options.recipe.base,
                   options.accepted.text()));
   add(options.undo_scale_shift ? "undo_scale_shift" : "");
+  if (!options.imatrix.empty()) add(identity(options.imatrix));
   std::string last;
   for (const Item& item : items) {
     const std::string& file = item.source.file->path();

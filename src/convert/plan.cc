@@ -99,6 +99,9 @@ Item gguf_item(const PlanSource& source, model::TensorRef ref, const ConvertOpti
   item.shape = model::shape_of(config, ref);
   item.is_matrix = cls != TensorClass::kKeep;
   choose_type(item, cls, config, options);
+  if (source.importance != nullptr && item.is_matrix) {
+    item.source.column_weights = source.importance->weights_of(item.name, item.shape);
+  }
   return item;
 }
 

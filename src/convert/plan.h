@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "convert/coded_layout.h"
 #include "convert/convert.h"
+#include "convert/importance.h"
 #include "convert/transcode.h"
 #include "model/load.h"
 #include "model/stored.h"
@@ -20,7 +21,8 @@ namespace carat::convert {
 struct PlanSource {
   const model::Model* model = nullptr;
   const model::StoredTensors* stored = nullptr;
-  const Json* hf_config = nullptr;  // config.json; null for GGUF files
+  const Json* hf_config = nullptr;         // config.json; null for GGUF files
+  const Importance* importance = nullptr;  // null: all columns count alike
 };
 
 struct Item {

@@ -21,6 +21,13 @@
 
 namespace carat::convert {
 
+// How much the errors of each column count: [matrices, columns], for matrices of `rows` rows one
+// after another, over again where the tensor has more.
+struct ColumnWeights {
+  std::vector<float> values;
+  int64_t matrices = 1, rows = 0;
+};
+
 // Where a tensor's elements lie. Does not own the files.
 struct SourceTensor {
   const RandomAccessFile* file = nullptr;
@@ -33,6 +40,7 @@ struct SourceTensor {
   // 4-bit codes with a scale per 32 are read as they were before an exporter made their scales
   // 8/7.5 too large (scale_shift.h).
   bool undo_shift = false;
+  std::shared_ptr<const ColumnWeights> column_weights;  // null: all count alike
 
   int64_t bytes() const { return row_bytes(dtype, elements); }  // without scales
 };
