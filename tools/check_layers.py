@@ -43,8 +43,8 @@ RESTRICTED = [
     (r"g(test|mock)/", r"(src/.*_test\.(cc|h)|src/.*testing\.h|tests/.*)$", "GoogleTest is for tests"),
     (r"benchmark/", r"bench/", "Google Benchmark is for bench"),
     (r"([a-z0-9]*intrin\.h|arm_(neon|sve)\.h|wasm_simd128\.h)",
-     r"(src/kernels/cpu/([^/]+/|multiply_rate\.cc$)|bench/)",
-     "intrinsics are used in src/kernels/cpu/<isa>"),
+     r"(src/(kernels/cpu/([^/]+/|multiply_rate\.cc$)|.*/(avx2|avx512|avxvnni|neon)/)|bench/)",
+     "intrinsics are used in folders of an instruction set: src/kernels/cpu/<isa>"),
 ]
 ONE_FILE = [(r"CLI/", "CLI11 takes seconds to compile, so one file includes it")]
 

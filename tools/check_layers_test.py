@@ -24,6 +24,7 @@ class LayersTest(unittest.TestCase):
         self.write("src/base/error.h", "")
         self.write("src/io/gguf.h", '#include "base/error.h"\n')
         self.write("src/kernels/cpu/avx2/table.h", "#include <immintrin.h>\n")
+        self.write("src/io/avx512/a.cc", "#include <immintrin.h>\n")
 
     def write(self, path, text):
         path = os.path.join(self.root, path)
@@ -70,8 +71,8 @@ class LayersTest(unittest.TestCase):
 
 @unittest.skipUnless(shutil.which("g++") and shutil.which("nm"), "needs g++ and nm")
 class SymbolsTest(unittest.TestCase):
-    def compile(self, root, text):
-        folder = os.path.join(root, "kernels/cpu/avx2")
+    def compile(self, root, text, inside="kernels/cpu/avx2"):
+        folder = os.path.join(root, inside)
         os.makedirs(folder, exist_ok=True)
         source = os.path.join(folder, "a.cc")
         with open(source, "w", encoding="utf-8") as file:
@@ -84,11 +85,15 @@ class SymbolsTest(unittest.TestCase):
             clean = self.compile(root, "namespace { int f(int x) { return x; } }\n"
                                        "extern const int table; const int table = f(1);\n")
             self.assertEqual(run("check_symbols.py", clean)[0], 0)
-            weak = self.compile(root, "inline int shared(int x) { return x + 1; }\n"
-                                      "int (*table)(int) = shared;\n")
-            status, output = run("check_symbols.py", weak)
-            self.assertEqual(status, 1)
-            self.assertIn("shared(int)", output)
+            for inside in ("kernels/cpu/avx2", "convert/avx512", "train/avx2", "kernels/cpu/neon"):
+                weak = self.compile(root, "inline int shared(int x) { return x + 1; }\n"
+                                          "int (*table)(int) = shared;\n", inside)
+                status, output = run("check_symbols.py", weak)
+                self.assertEqual(status, 1)
+                self.assertIn("shared(int)", output)
+            portable = self.compile(root, "inline int shared(int x) { return x + 1; }\n"
+                                          "int (*table)(int) = shared;\n", "kernels/cpu/generic")
+            self.assertEqual(run("check_symbols.py", portable)[0], 0)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ usage: check_symbols.py OBJECT...
 
 Of an inline function that several objects define, the linker keeps one copy. If it keeps the one
 compiled with AVX2, portable code calls it and the program dies on a machine without AVX2. So code
-below src/kernels/cpu/<isa> keeps its helpers in anonymous namespaces. Objects of other folders
-are ignored; exits 1 and names the symbols if a rule is broken.
+below a folder that is named after an instruction set (src/kernels/cpu/<isa>, src/convert/<isa>,
+src/train/<isa>) keeps its helpers in anonymous namespaces. Objects of other folders are ignored;
+exits 1 and names the symbols if a rule is broken.
 """
 
 import re
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 
-ISA_OBJECT = re.compile(r"/kernels/cpu/(?!generic/)[^/]+/[^/]+\.o(bj)?$")
+ISA_OBJECT = re.compile(r"/(avx2|avx512|avxvnni|neon)/[^/]+\.o(bj)?$")
 # A pointer to the exception handler that any object may define: data, without instructions.
 HARMLESS = re.compile(r"DW\.ref\.")
 
