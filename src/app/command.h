@@ -37,6 +37,7 @@ std::unique_ptr<Command> make_logits_command();
 std::unique_ptr<Command> make_inspect_command();
 std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_audit_command();
+std::unique_ptr<Command> make_report_command();
 std::unique_ptr<Command> make_imatrix_command();
 std::unique_ptr<Command> make_train_command();
 std::unique_ptr<Command> make_bench_command();

@@ -32,6 +32,7 @@ Commands all_commands() {
   commands.push_back(make_inspect_command());
   commands.push_back(make_convert_command());
   commands.push_back(make_audit_command());
+  commands.push_back(make_report_command());
   commands.push_back(make_imatrix_command());
   commands.push_back(make_train_command());
   commands.push_back(make_bench_command());
