@@ -30,8 +30,14 @@ Scale value_scale(const Section& section, What what) {
   for (const Row& row : section.rows) {
     for (const Axis& axis : row.axes) {
       for (const BinText& bin : axis.bins) {
-        const double v = value_of(bin, what).value;
-        if (v > 0 && std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
+        const Figure f = value_of(bin, what);
+        if (!(f.value > 0) || !std::isfinite(f.value)) continue;
+        low = std::min(low, f.value);
+        high = std::max(high, f.value);
+        const bool whiskers = section.rows.size() <= kMostWhiskers;
+        if (whiskers && f.interval && std::isfinite(f.interval->high)) {
+          high = std::max(high, f.interval->high);
+        }
       }
     }
   }

@@ -18,7 +18,7 @@ struct Layout {
   size_t name;
   const char* classes;
 };
-constexpr Layout kWide = {960, 210, 62, 46, 10, 28, "wide"};
+constexpr Layout kWide = {960, 210, 62, 46, 10, 24, "wide"};
 constexpr Layout kNarrow = {320, 6, 76, 44, 5, 38, "narrow"};
 constexpr double kZero = 26;  // pixels of the bar of what lies below the axis
 
@@ -161,7 +161,7 @@ std::string distribution_html(const Section& section) {
   });
   if (!any) return {};
   return figure_html(
-      "Most tokens lose little, a few lose much",
+      "How the loss is spread",
       "How often which KLD occurs, on a logarithmic axis; at its left, what is 0 or close to it. "
       "Dot: median. Diamond: mean. Tall line: 99&nbsp;% of the tokens lie left of it; short line: "
       "99.9&nbsp;%.",

@@ -200,7 +200,8 @@ std::string section_heading(const Document& document, size_t index) {
       "<h2 id=\"against-{}\">Against {}{}</h2><p class=\"lead\">{} over {} tokens{}. Reference "
       "perplexity {}.</p>\n",
       index + 1, name_html(section.reference), role_html(section.reference),
-      counted(static_cast<int64_t>(section.rows.size()), "candidate", "candidates"),
+      section.rows.size() == 1 ? "One candidate"
+                               : fmt::format("{} candidates", section.rows.size()),
       count_text(section.rows.front().tokens), texts.empty() ? "" : " of " + texts,
       fixed_text(section.rows.front().reference_perplexity.value, 3));
 }

@@ -250,7 +250,7 @@ std::string scatter_html(const Section& section, const Run& run) {
   const auto sized = std::count_if(section.rows.begin(), section.rows.end(), [](const Row& row) {
     return row.model.bytes > 0 && std::isfinite(row.mean_kld.value);
   });
-  if (sized == 0) return {};
+  if (sized < 2) return {};  // nothing to weigh
   Scatter wide(section, run, kWide), narrow(section, run, kNarrow);
   std::string body = wide.draw() + narrow.draw();
   std::string below;

@@ -105,7 +105,7 @@ stroke-linejoin:round}
 .verdict{font-size:clamp(1.06rem,2.4vw,1.28rem);line-height:1.5;margin-top:18px;max-width:62ch}
 .verdict strong{font-weight:680}
 .verdict+.verdict{font-size:1rem;color:var(--soft);margin-top:10px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:1px;
+.tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:1px;
 margin:36px 0 0;background:var(--line);border:1px solid var(--line);border-radius:14px;
 overflow:hidden}
 .tiles div{background:var(--card);padding:18px 20px}
@@ -178,6 +178,7 @@ gap:26px 28px}
 .panels p{font-size:.8rem;color:var(--soft);margin:0 0 8px;line-height:1.35;min-height:2.7em}
 details{margin:12px 0 0;border-top:1px solid var(--line);padding-top:12px}
 details:first-of-type{margin-top:0}
+details .worst+details{margin-top:12px;border-top:0;padding-top:0}
 summary{cursor:pointer;font-weight:620;font-size:.95rem}
 summary .soft{font-weight:400}
 .soft{color:var(--soft)}
@@ -222,12 +223,13 @@ margin:6px 0 0;padding:12px 14px;background:var(--bg);border:1px solid var(--lin
 border-radius:8px}
 .hash{font-size:.74rem;color:var(--soft);word-break:break-all;white-space:normal}
 footer{padding-top:64px;padding-bottom:56px;font-size:.86rem;color:var(--soft)}
-@media(max-width:820px){.wide{display:none}svg.narrow{display:block;max-width:520px;
+@media(max-width:820px){.wide{display:none}.tiles{grid-template-columns:1fr 1fr}
+svg.narrow{display:block;max-width:440px;
 margin-inline:auto}p.narrow-only{display:block}}
 @media(max-width:640px){main,header,footer{padding:0 16px}h2{margin-top:52px}
 .brand{padding:18px 0 28px}figure,.card{padding:18px 12px 16px;border-radius:12px}
 figcaption,.card>h3,.card>p,.legend,.heat-scale{padding:0 4px}
-.tiles{grid-template-columns:1fr 1fr}.tiles div{padding:13px 14px}.tiles dd{font-size:1.32rem}
+.tiles div{padding:13px 14px}.tiles dd{font-size:1.32rem}
 .tops{grid-template-columns:1fr;gap:12px}.facts{grid-template-columns:1fr;gap:0}
 .facts dt{margin-top:9px;font-size:.8rem}.facts dd+dd{grid-column:1}
 .panels{gap:24px}.panels p{min-height:0}table.main th[scope=row]{max-width:150px;min-width:120px;
