@@ -20,7 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kPiece = int64_t{4} << 20;
-constexpr int64_t kAhead = int64_t{256} << 20;
+constexpr size_t kMaxThreads = 4;
+constexpr auto kPatience = std::chrono::milliseconds(50);
 constexpr int64_t kMaxList = int64_t{1} << 20;
 
 std::string lower(std::string text) {
@@ -110,16 +111,19 @@ void check_recorded(const std::vector<FileDigest>& files) {
   }
 }
 
-FileHasher::FileHasher(std::vector<std::string> paths) {
+FileHasher::FileHasher(std::vector<std::string> paths, int64_t window) : window_(window) {
   for (std::string& path : paths) {
     FileDigest f;
     f.recorded = recorded_sha256(path);
     f.bytes = open_file(path)->size();
     f.path = std::move(path);
+    begins_.push_back(total_);
     total_ += f.bytes;
     files_.push_back(std::move(f));
   }
-  thread_ = std::thread([this] { run(); });
+  const size_t processors = std::max(1u, std::thread::hardware_concurrency());
+  at_work_ = std::min({files_.size(), processors, kMaxThreads});
+  for (size_t i = 0, n = at_work_; i < n; ++i) threads_.emplace_back([this] { run(); });
 }
 
 FileHasher::~FileHasher() {
@@ -128,52 +132,81 @@ FileHasher::~FileHasher() {
     cancelled_ = true;
   }
   changed_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
-void FileHasher::follow(int64_t bytes) {
+void FileHasher::allow(int64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
-    allowed_ = std::max(allowed_, bytes);
+    allowed_ = std::max(allowed_, std::min(bytes, total_));
   }
   changed_.notify_all();
 }
 
-void FileHasher::run() try {
-  std::vector<std::byte> buffer(static_cast<size_t>(kPiece));
-  for (FileDigest& f : files_) {
-    const auto file = open_file(f.path);
-    Sha256 sum;
-    while (sum.bytes() < f.bytes) {
-      {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return cancelled_ || done_ < allowed_ + kAhead; });
-        if (cancelled_) return;
-      }
-      const int64_t n = std::min(kPiece, f.bytes - sum.bytes());
-      const std::span piece(buffer.data(), static_cast<size_t>(n));
-      file->read(sum.bytes(), piece);
-      sum.update(piece);
+void FileHasher::follow(int64_t bytes, const std::atomic<bool>* stop) {
+  allow(bytes);
+  std::unique_lock lock(mutex_);
+  const auto is_near = [&] { return at_work_ == 0 || done_ >= allowed_ - window_; };
+  while (!changed_.wait_for(lock, kPatience, is_near)) {
+    if (stop != nullptr && stop->load()) throw Interrupted();
+  }
+}
+
+void FileHasher::hash(size_t i, std::vector<std::byte>& buffer) {
+  FileDigest& f = files_[i];
+  const auto file = open_file(f.path);
+  Sha256 sum;
+  while (sum.bytes() < f.bytes) {
+    {
+      std::unique_lock lock(mutex_);
+      const int64_t at = begins_[i] + sum.bytes();
+      changed_.wait(lock, [&] { return cancelled_ || at < allowed_ + window_; });
+      if (cancelled_) return;
+    }
+    const int64_t n = std::min(kPiece, f.bytes - sum.bytes());
+    const std::span piece(buffer.data(), static_cast<size_t>(n));
+    file->read(sum.bytes(), piece);
+    sum.update(piece);
+    {
+      const std::lock_guard lock(mutex_);
       done_ += n;
     }
-    f.sha256 = to_hex(sum.digest());
+    changed_.notify_all();
+  }
+  f.sha256 = to_hex(sum.digest());
+}
+
+void FileHasher::run() {
+  std::exception_ptr failure;
+  try {
+    std::vector<std::byte> buffer(static_cast<size_t>(kPiece));
+    while (true) {
+      size_t i = 0;
+      {
+        const std::lock_guard lock(mutex_);
+        if (cancelled_ || next_file_ == files_.size()) break;
+        i = next_file_++;
+      }
+      hash(i, buffer);
+    }
+  } catch (...) {
+    failure = std::current_exception();
   }
   const std::lock_guard lock(mutex_);
-  ended_ = true;
-  changed_.notify_all();
-} catch (...) {
-  const std::lock_guard lock(mutex_);
-  failure_ = std::current_exception();
-  ended_ = true;
+  --at_work_;
+  if (failure) {
+    if (!failure_) failure_ = failure;
+    cancelled_ = true;
+  }
   changed_.notify_all();
 }
 
 std::vector<FileDigest> FileHasher::finish(
     const std::atomic<bool>* stop,
     const std::function<void(int64_t done, int64_t total)>& progress) {
-  follow(total_);
+  allow(total_);
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, std::chrono::milliseconds(50), [&] { return ended_; })) {
+  while (!changed_.wait_for(lock, kPatience, [&] { return at_work_ == 0; })) {
     if (stop != nullptr && stop->load()) throw Interrupted();
     if (progress) progress(done_, total_);
   }

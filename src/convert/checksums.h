@@ -43,36 +43,47 @@ std::string sha256_from_text_file(const std::string& list, const std::string& pa
 // Throws Error if a file is not what was recorded.
 void check_recorded(const std::vector<FileDigest>& files);
 
-// Hashes files from beginning to end on a thread of its own, beside somebody who reads them in
-// another order: it stays a little ahead, so that each byte comes from the disk once as long as
-// the order is roughly the files'.
+// Hashes files from beginning to end beside somebody who reads them in another order: neither gets
+// far ahead of the other, so that each byte comes from the disk once as long as the order is
+// roughly the files'. Each file is one thread's work, a few files at a time where they lie that
+// near to each other.
 class FileHasher {
  public:
-  explicit FileHasher(std::vector<std::string> paths);
+  static constexpr int64_t kWindow = int64_t{256} << 20;
+
+  // `window`: how many bytes the hasher and its reader may be apart.
+  explicit FileHasher(std::vector<std::string> paths, int64_t window = kWindow);
   ~FileHasher();
   FileHasher(const FileHasher&) = delete;
   FileHasher& operator=(const FileHasher&) = delete;
 
-  // The reader has done `bytes` altogether.
-  void follow(int64_t bytes);
+  // The reader has done `bytes` altogether. Waits while the hasher is more than the window behind;
+  // not after it failed, which finish() tells. Throws Interrupted if *stop is set meanwhile.
+  void follow(int64_t bytes, const std::atomic<bool>* stop);
   // Waits for the end. Throws Error if a file could not be read, Interrupted if *stop is set
   // meanwhile. `progress`, if given, is called with the bytes done now and then.
   std::vector<FileDigest> finish(const std::atomic<bool>* stop,
                                  const std::function<void(int64_t done, int64_t total)>& progress);
   int64_t total_bytes() const { return total_; }
+  int64_t done_bytes() const { return done_; }
 
  private:
+  void allow(int64_t bytes);
   void run();
+  void hash(size_t i, std::vector<std::byte>& buffer);
 
+  const int64_t window_;
   std::vector<FileDigest> files_;
+  std::vector<int64_t> begins_;  // of each file in all of their bytes
   int64_t total_ = 0;
   std::atomic<int64_t> done_{0};
-  std::mutex mutex_;
+  std::mutex mutex_;  // over all below
   std::condition_variable changed_;
   int64_t allowed_ = 0;
-  bool ended_ = false, cancelled_ = false;
+  size_t next_file_ = 0, at_work_ = 0;
+  bool cancelled_ = false;
   std::exception_ptr failure_;
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 // All of it at once.

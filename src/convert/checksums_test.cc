@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <vector>
 
 #include "base/error.h"
 #include "base/sha256.h"
@@ -30,6 +32,53 @@ TEST(Checksums, OfSeveralFiles) {
   EXPECT_EQ(files[0].bytes, 9 << 20);
   EXPECT_EQ(files[1].sha256, hex(""));
   EXPECT_THROW((void)digest_files({folder / "none"}, nullptr, {}), Error);
+}
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+
+// Zeros that take no room on the disk.
+std::vector<std::string> files_of_zeros(const TemporaryFolder& folder, int n, int64_t bytes) {
+  std::vector<std::string> paths;
+  for (int i = 0; i < n; ++i) {
+    paths.push_back(folder / std::to_string(i));
+    write_text(paths.back(), "");
+    fs::resize_file(paths.back(), static_cast<uintmax_t>(bytes));
+  }
+  return paths;
+}
+
+TEST(FileHasher, StaysNearTheOneWhoReads) {
+  TemporaryFolder folder("follow");
+  constexpr int64_t kWindow = 8 * kMiB, kPiece = 4 * kMiB;
+  FileHasher hasher(files_of_zeros(folder, 3, 32 * kMiB), kWindow);
+  for (int64_t bytes = 0; bytes <= 96 * kMiB; bytes += 3 * kMiB) {
+    hasher.follow(bytes, nullptr);
+    EXPECT_GE(hasher.done_bytes(), bytes - kWindow);
+    EXPECT_LT(hasher.done_bytes(), bytes + kWindow + kPiece);
+  }
+  hasher.follow(1000 * kMiB, nullptr);  // a conversion that began anew
+  const std::string expected = hex(std::string(32 * kMiB, '\0'));
+  for (const FileDigest& f : hasher.finish(nullptr, {})) EXPECT_EQ(f.sha256, expected) << f.path;
+}
+
+TEST(FileHasher, AFileThatCannotBeReadHoldsNobodyUp) {
+  TemporaryFolder folder("cut");
+  const auto paths = files_of_zeros(folder, 3, 32 * kMiB);
+  for (const std::string& cut : paths) {
+    for (const std::string& path : paths) fs::resize_file(path, 32 * kMiB);
+    FileHasher hasher(paths, kMiB);
+    fs::resize_file(cut, 8 * kMiB);
+    hasher.follow(96 * kMiB, nullptr);
+    EXPECT_THROW((void)hasher.finish(nullptr, {}), Error);
+  }
+}
+
+TEST(FileHasher, WhoeverWaitsCanBeInterrupted) {
+  TemporaryFolder folder("interrupt");
+  const std::atomic<bool> stop = true;
+  FileHasher hasher(files_of_zeros(folder, 1, int64_t{64} << 30), kMiB);  // a minute's work
+  EXPECT_THROW(hasher.follow(int64_t{64} << 30, &stop), Interrupted);
+  EXPECT_THROW((void)hasher.finish(&stop, {}), Interrupted);
 }
 
 TEST(Checksums, TheHubsCacheNamesBlobsByTheirDigest) {

@@ -277,7 +277,7 @@ class Conversion {
 
   void advance(int64_t bytes, const Item& item) {
     progress_.add(bytes, item.name);
-    hasher_.follow(progress_.done);
+    hasher_.follow(progress_.done, options_.stop);
   }
 
   // Throws Error for a loss that was not accepted.
