@@ -39,6 +39,7 @@ std::unique_ptr<Command> make_convert_command();
 std::unique_ptr<Command> make_audit_command();
 std::unique_ptr<Command> make_report_command();
 std::unique_ptr<Command> make_imatrix_command();
+std::unique_ptr<Command> make_quantize_command();
 std::unique_ptr<Command> make_train_command();
 std::unique_ptr<Command> make_bench_command();
 std::unique_ptr<Command> make_synth_command();

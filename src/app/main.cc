@@ -34,6 +34,7 @@ Commands all_commands() {
   commands.push_back(make_audit_command());
   commands.push_back(make_report_command());
   commands.push_back(make_imatrix_command());
+  commands.push_back(make_quantize_command());
   commands.push_back(make_train_command());
   commands.push_back(make_bench_command());
   commands.push_back(make_synth_command());
@@ -43,7 +44,7 @@ Commands all_commands() {
 }
 
 // Commands of the stable command line that this build does not have.
-const std::vector<std::string> kPlanned = {"quantize", "serve", "pull"};
+const std::vector<std::string> kPlanned = {"serve", "pull"};
 
 std::string chosen_isa(const Environment& environment) {
   return kernels::choose_kernels(environment.isa).isa;

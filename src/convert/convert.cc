@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "convert/code_stream.h"
 #include "convert/drafter.h"
+#include "convert/encoded_stream.h"
 #include "convert/importance.h"
 #include "convert/inspect_codes.h"
 #include "convert/journal.h"
@@ -70,6 +71,7 @@ class Conversion {
         progress_{options},
         hasher_(tensor_files(*model_.source)) {
     if (is_directory(options.format)) config_json_ = target_config(source, plan_, options);
+    if (options.encoded != nullptr) take_encoded();
     if (source.importance != nullptr) note_without_importance();
   }
 
@@ -86,6 +88,26 @@ class Conversion {
   void report(ConvertReport* out) const;
 
  private:
+  // What is already encoded is neither judged nor rounded.
+  void take_encoded() {
+    CHECK(!is_directory(options_.format));
+    encoded_.resize(items_.size());
+    for (size_t i = 0; i < items_.size(); ++i) {
+      Item& item = items_[i];
+      if (item.is_matrix) encoded_[i] = options_.encoded->find(item.name);
+      if (!encoded_[i]) continue;
+      item.to = encoded_[i]->dtype;
+      item.conditional = item.judge = false;
+      item.may_round = true;
+      item.note.clear();
+    }
+  }
+
+  std::string digest() const {
+    const std::string plan = plan_digest(options_, items_);
+    return options_.encoded == nullptr ? plan : digest_with(plan, items_, encoded_);
+  }
+
   // The per-layer table is only looked up: what its columns meet depends on the token.
   void note_without_importance() {
     int64_t n = 0;
@@ -159,7 +181,7 @@ class Conversion {
     // Shared with the marks that wait in the writer's queue: it goes, and its file with it, when
     // the last of them has gone, before an unfinished directory is to be empty.
     const auto shared =
-        std::make_shared<Journal>(journal_path(options_.target, hf), plan_digest(options_, items_));
+        std::make_shared<Journal>(journal_path(options_.target, hf), digest());
     Journal& journal = *shared;
     size_t done = take_over(journal, target->tensors());
     try {
@@ -317,6 +339,10 @@ class Conversion {
       check_loss(item, f);
       return !item.conditional || !is_off(item, f.lattice);
     };
+    if (!encoded_.empty() && encoded_[i]) {
+      stream_encoded(pool_, options_.stop, item.source, *encoded_[i], request, &findings_[i]);
+      return true;
+    }
     return transcoder_.run(item.source, request, &findings_[i]);
   }
 
@@ -343,6 +369,7 @@ class Conversion {
   Transcoder transcoder_;
   Plan plan_;
   std::vector<Item>& items_;  // the plan's
+  std::vector<std::optional<EncodedTensor>> encoded_;  // by item; empty: none at all
   std::vector<Findings> findings_;
   std::unordered_map<std::string, std::vector<std::byte>> scales_;  // by module, until written
   std::vector<std::string> notes_;

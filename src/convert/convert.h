@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "convert/checksums.h"
+#include "convert/encoded_rows.h"
 #include "convert/lattice_stats.h"
 #include "convert/loss.h"
 #include "convert/recipe.h"
@@ -50,6 +51,9 @@ struct ConvertOptions {
   // gguf-q4_0 and gguf-google; nothing to the other formats.
   bool force_q4_0 = false;
   Recipe recipe;  // of kGguf
+  // Matrices that are written as somebody else encoded them, in those types. Of GGUF files of the
+  // text model; null: none. Outlives the conversion.
+  const EncodedRows* encoded = nullptr;
   // An importance matrix (docs/formats.md): blocks that are rounded are fitted to errors weighted by
   // it. Of GGUF files of the text model; Error with others. Empty: all columns count alike.
   std::string imatrix;

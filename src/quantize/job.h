@@ -47,7 +47,8 @@ struct Job {
 // What a method did to one matrix.
 struct MatrixResult {
   std::string name, method;
-  double output_error = -1;  // as MatrixReport's
+  double output_error = -1;    // as MatrixReport's
+  double weighted_error = -1;  // filled when all is done
 };
 
 }  // namespace carat::quantize

@@ -6,21 +6,33 @@
 
 namespace carat::quantize {
 
-void LiveWeights::replace(model::TensorRef ref, DType dtype, std::vector<std::byte> rows) {
+// The parameter as rows of another type, with no bytes yet.
+kernels::Weight& LiveWeights::begin(model::TensorRef ref, DType dtype) {
   if (before_.empty()) before_ = weights_.all;
   const kernels::Weight& found = weights_.at(ref.kind, ref.layer);
   CHECK(!found.empty());
-  const auto id = static_cast<size_t>(found.id);
   kernels::Weight w;
   w.dtype = dtype;
   w.count = found.count;
   w.rows = found.rows;
   w.cols = found.cols;
   w.id = found.id;
+  return weights_.all[static_cast<size_t>(w.id)] = w;
+}
+
+void LiveWeights::replace(model::TensorRef ref, DType dtype, std::vector<std::byte> rows) {
+  kernels::Weight& w = begin(ref, dtype);
   CHECK(static_cast<int64_t>(rows.size()) == w.count * w.matrix_size());
-  own_[id] = std::move(rows);
-  w.data = own_[id].data();
-  weights_.all[id] = w;
+  std::vector<std::byte>& own = own_[static_cast<size_t>(w.id)];
+  own = std::move(rows);
+  w.data = own.data();
+}
+
+void LiveWeights::replace_looked_up(model::TensorRef ref, DType dtype, const RandomAccessFile& file,
+                                    int64_t offset) {
+  kernels::Weight& w = begin(ref, dtype);
+  w.file = &file;
+  w.file_offset = offset;
 }
 
 void LiveWeights::restore(model::TensorRef ref) {

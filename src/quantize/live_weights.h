@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "base/file.h"
 #include "model/weights.h"
 
 namespace carat::quantize {
@@ -19,10 +20,16 @@ class LiveWeights {
   // Puts rows of `dtype` in the place of a matrix's (of all experts one behind the other): the
   // number that the shape asks for, or it is a bug. Static rounding of its inputs and outputs ends.
   void replace(model::TensorRef ref, DType dtype, std::vector<std::byte> rows);
+  // The same for a table of which only rows are looked up: they are read from the file, which
+  // outlives this. No product may use it.
+  void replace_looked_up(model::TensorRef ref, DType dtype, const RandomAccessFile& file,
+                         int64_t offset);
   // The source's own again.
   void restore(model::TensorRef ref);
 
  private:
+  kernels::Weight& begin(model::TensorRef ref, DType dtype);
+
   model::Weights weights_;
   std::vector<std::vector<std::byte>> own_;  // by id
   std::vector<kernels::Weight> before_;      // by id, once something was replaced

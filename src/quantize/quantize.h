@@ -61,6 +61,9 @@ struct MatrixReport {
   std::string method;  // "feedback", "importance" or "round": what made its codes
   // Root mean square of the difference, relative to the weights.
   double error = 0;
+  // The same with each column's errors and weights counted as the importance matrix has it;
+  // negative if there is none.
+  double weighted_error = -1;
   // The same of what the matrix gives for the calibration text: sqrt(tr(E H E^T) / tr(W H W^T)), H
   // the sums of products of its inputs; negative if they were not looked at.
   double output_error = -1;

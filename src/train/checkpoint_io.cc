@@ -74,7 +74,7 @@ void write_hf_model(const std::string& folder, const model::Weights& shapes,
   for (size_t id = 0; id < shapes.refs.size(); ++id) {
     const auto& e = layout[static_cast<int64_t>(id)];
     bytes.resize(static_cast<size_t>(e.size) * 2);
-    quant::encode_bf16(values + e.offset, bytes.data(), e.size);
+    quant::encode_bf16(values + e.offset, nullptr, bytes.data(), e.size);
     writer->write(specs[id].name, bytes);
   }
   writer->finish();

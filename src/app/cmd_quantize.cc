@@ -1,0 +1,201 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <optional>
+
+#include "app/command.h"
+#include "app/exit_code.h"
+#include "app/progress.h"
+#include "app/table.h"
+#include "app/version.h"
+#include "base/json.h"
+#include "convert/recipe.h"
+#include "quantize/quantize.h"
+
+namespace carat::app {
+namespace {
+
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const convert::GgufRecipe& r : convert::gguf_recipes()) names.emplace_back(r.name);
+  return names;
+}
+
+class QuantizeCommand final : public Command {
+ public:
+  std::string name() const override { return "quantize"; }
+
+  HelpText help() const override {
+    return {
+        .summary = "rounds a model with the help of a text",
+        .description =
+            "Writes a quantized GGUF file whose codes were chosen by what the model does with a "
+            "text, such as dialogues in its own template; not the text that it will be judged by.\n"
+            "round weighs each error by how large the column's inputs are: an importance matrix, "
+            "from --imatrix or made of the text. feedback rounds column after column and "
+            "lets the later ones take up the errors of the earlier, as far as their inputs are "
+            "correlated; layer by layer, each with the inputs that the rounded ones before it "
+            "give.\n"
+            "For checkpoints of quantization-aware training there is nothing to choose: carat "
+            "convert keeps them as they are. docs/quantize.md compares the methods.",
+        .examples = {{"carat quantize model/ q4.gguf --method feedback --type q4_0 --text c.txt",
+                      "every matrix Q4_0"},
+                     {"carat quantize model/ small.gguf --recipe mine.json --imatrix m.gguf",
+                      "types by a recipe, errors weighted by an importance matrix"}}};
+  }
+
+  std::vector<Option> options() override {
+    return {
+        {.names = "SRC",
+         .target = &options_.source,
+         .required = true,
+         .help = "GGUF or safetensors file, or model directory"},
+        {.names = "DST", .target = &options_.target, .required = true, .help = "file to write"},
+        {.names = "--method",
+         .value = "NAME",
+         .target = &method_,
+         .help = "how codes are chosen",
+         .choices = quantize::method_names()},
+        {.names = "--type",
+         .value = "TYPE",
+         .target = &type_,
+         .help = "type of every matrix; the tables are Q6_K, but for q4_0"},
+        {.names = "--recipe",
+         .value = "NAME",
+         .target = &recipe_,
+         .help = fmt::format("types as of carat convert: {}; or a .json file",
+                             fmt::join(recipe_names(), ", "))},
+        {.names = "--text",
+         .value = "FILE",
+         .target = &options_.text,
+         .help = "calibration text, plain UTF-8"},
+        {.names = "--context",
+         .value = "N",
+         .target = &options_.context,
+         .help = "tokens a chunk of the text, <bos> included",
+         .lowest = 2,
+         .highest = 1 << 20},
+        {.names = "--max-tokens",
+         .value = "N",
+         .target = &options_.max_tokens,
+         .help = "ends the text after the chunk that reaches so many; 0: all of it",
+         .lowest = 0},
+        {.names = "--imatrix",
+         .value = "FILE",
+         .target = &options_.imatrix,
+         .help = "importance matrix instead of one made of the text"},
+        {.names = "--damping",
+         .value = "X",
+         .target = &options_.damping,
+         .help = "of feedback: share of the mean that is added to the sums' diagonal",
+         .lowest = 1e-6,
+         .highest = 1e6},
+        {.names = "--original-inputs",
+         .target = &options_.original_inputs,
+         .help = "of feedback: layers see what the original gives them, not what the rounded "
+                 "ones do"},
+        {.names = "--memory",
+         .value = "MB",
+         .target = &memory_,
+         .help = "what is kept of the text may take",
+         .lowest = 1,
+         .highest = 1e8},
+        {.names = "--force", .target = &options_.overwrite, .help = "replaces an existing file"},
+        threads_option(&threads_),
+        json_option(&json_)};
+  }
+
+  int run(const Environment& environment) override {
+    options_.method = quantize::method_from_name(method_);
+    choose_types();
+    if (options_.method == quantize::Method::kFeedback && options_.text.empty()) {
+      throw UsageError("--method feedback needs --text");
+    }
+    options_.memory = memory_ * 1'000'000;
+    options_.threads = resolve_threads(threads_);
+    options_.isa = environment.isa;
+    options_.stop = environment.stop;
+    std::optional<Progress> progress;
+    progress.emplace("k");
+    options_.progress = [&](int64_t done, int64_t total, const std::string& what) {
+      progress->update(done / 1000, total / 1000, what);
+    };
+    options_.note = [&](const std::string& text) {
+      progress->finish();
+      fmt::print(stderr, "note: {}\n", text);
+    };
+    const quantize::QuantizeReport report = quantize::quantize(options_);
+    progress->finish();
+    if (json_) {
+      Json j = quantize::to_json(report);
+      j["version"] = version();
+      j["commit"] = commit();
+      fmt::print("{}\n", to_json_text(j, 2));
+    } else {
+      print(report);
+    }
+    return kDone;
+  }
+
+ private:
+  void choose_types() {
+    if (type_.empty() == recipe_.empty()) throw UsageError("one of --type and --recipe is needed");
+    if (recipe_.ends_with(".json")) {
+      options_.recipe = convert::read_recipe(recipe_);
+      return;
+    }
+    const std::string base = type_.empty() ? recipe_ : type_ == "q4_0" ? "q4_0_all" : type_;
+    const std::vector<std::string> names = recipe_names();
+    if (std::find(names.begin(), names.end(), base) == names.end()) {
+      throw UsageError(fmt::format("{} must be one of {}{}; not '{}'",
+                                   type_.empty() ? "--recipe" : "--type", fmt::join(names, ", "),
+                                   type_.empty() ? ", or a .json file" : "", base));
+    }
+    options_.recipe.base = base;
+  }
+
+  static void print(const quantize::QuantizeReport& report) {
+    struct Group {
+      int64_t tensors = 0, bytes = 0;
+      double error = 0, weighted = 0, output = 0;
+      int64_t with_weighted = 0, with_output = 0;
+    };
+    std::map<std::pair<std::string, std::string>, Group> groups;
+    for (const quantize::MatrixReport& m : report.matrices) {
+      Group& g = groups[{carat::name_of(m.dtype), m.method}];
+      ++g.tensors;
+      g.bytes += m.bytes;
+      g.error += m.error;
+      if (m.weighted_error >= 0) g.weighted += m.weighted_error, ++g.with_weighted;
+      if (m.output_error >= 0) g.output += m.output_error, ++g.with_output;
+    }
+    const auto percent = [](double sum, int64_t n) {
+      return n == 0 ? std::string("-")
+                    : fmt::format("{:.2f} %", 100 * sum / static_cast<double>(n));
+    };
+    Table table({"type", "codes by", "matrices", "size", "error", "weighted", "of outputs"});
+    for (const auto& [key, g] : groups) {
+      table.add({key.first, key.second, std::to_string(g.tensors), format_bytes(g.bytes),
+                 percent(g.error, g.tensors), percent(g.weighted, g.with_weighted),
+                 percent(g.output, g.with_output)});
+    }
+    fmt::print("{}\n", table.text());
+    for (const std::string& note : report.written.notes) fmt::print(stderr, "note: {}\n", note);
+    fmt::print("wrote {} ({}) from {} tokens of text, in {}\n", report.options.target,
+               format_bytes(report.written.target_bytes), report.tokens,
+               format_duration(report.seconds));
+  }
+
+  quantize::QuantizeOptions options_;
+  std::string method_ = "feedback", type_, recipe_;
+  int64_t threads_ = 0, memory_ = 8000;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_quantize_command() { return std::make_unique<QuantizeCommand>(); }
+
+}  // namespace carat::app

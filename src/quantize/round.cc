@@ -1,0 +1,134 @@
+#include "quantize/round.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include "base/error.h"
+#include "quant/grid.h"
+#include "quant/scheme.h"
+
+namespace carat::quantize {
+namespace {
+
+constexpr int64_t kWindow = int64_t{1} << 22;  // elements
+// Beside the mean of its matrix.
+constexpr float kLeast = 1e-5f;
+
+}  // namespace
+
+std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& matrix) {
+  const io::ImatrixEntry* entry = imatrix != nullptr ? imatrix->find(matrix.name) : nullptr;
+  if (entry == nullptr) return {};
+  const auto columns = static_cast<size_t>(matrix.shape.back());
+  const size_t n = matrix.shape.size() > 2 ? static_cast<size_t>(matrix.shape[0]) : 1;
+  if (entry->sums.size() != columns * n && entry->sums.size() != columns) {
+    throw Error({"the importance matrix is of another model",
+                 {},
+                 matrix.name,
+                 std::to_string(columns * n) + " values",
+                 std::to_string(entry->sums.size()),
+                 {}});
+  }
+  const std::vector<float> means = entry->means();
+  std::vector<float> weights;
+  for (size_t i = 0; i < n; ++i) {
+    const float* const from = means.data() + i * columns % means.size();
+    double sum = 0;
+    for (size_t c = 0; c < columns; ++c) sum += from[c];
+    const auto least = static_cast<float>(sum / static_cast<double>(columns)) * kLeast;
+    for (size_t c = 0; c < columns; ++c) weights.push_back(std::max(from[c], least));
+  }
+  return weights;
+}
+
+MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
+                             std::span<const float> weights) try {
+  const int64_t columns = matrix.shape.back();
+  const int64_t rows = *element_count(matrix.shape) / columns;
+  const int64_t per_matrix = matrix.shape.size() > 2 ? matrix.shape[1] : rows;
+  const int64_t row_size = row_bytes(matrix.dtype, columns);
+  const int64_t window = std::max<int64_t>(1, kWindow / columns);
+  std::vector<float> values(static_cast<size_t>(std::min(window, rows) * columns));
+  std::vector<std::byte> out;
+  for (int64_t first = 0; first < rows; first += window) {
+    job.check_stop();
+    const int64_t n = std::min(window, rows - first);
+    job.rows.read(matrix.ref, first, n, values.data());
+    out.resize(static_cast<size_t>(n * row_size));
+    job.pool.parallel_for(n, 4, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; ++r) {
+        const float* const w =
+            weights.empty() ? nullptr : weights.data() + (first + r) / per_matrix * columns;
+        quant::encode_row(matrix.dtype, values.data() + r * columns, out.data() + r * row_size,
+                          columns, w);
+      }
+    });
+    job.store.put(matrix.name, matrix.dtype, matrix.shape, first, out);
+  }
+  return {matrix.name, weights.empty() ? "round" : "importance", -1};
+} catch (const Error& e) {
+  throw e.with_place("tensor " + matrix.name);
+}
+
+double weighted_error(const Job& job, const std::string& name) {
+  const auto found = std::find_if(job.matrices.begin(), job.matrices.end(),
+                                  [&](const MatrixPlan& m) { return m.name == name; });
+  CHECK(found != job.matrices.end());
+  const std::vector<float> weights = column_weights(job.imatrix, *found);
+  if (weights.empty()) return -1;
+  const int64_t columns = found->shape.back();
+  const int64_t rows = *element_count(found->shape) / columns;
+  const int64_t per_matrix = found->shape.size() > 2 ? found->shape[1] : rows;
+  const int64_t window = std::max<int64_t>(1, kWindow / columns);
+  std::vector<std::byte> bytes;
+  std::vector<float> values, got;
+  std::vector<double> lost, whole;
+  double all_lost = 0, all = 0;
+  for (int64_t first = 0; first < rows; first += window) {
+    job.check_stop();
+    const int64_t n = std::min(window, rows - first);
+    values.resize(static_cast<size_t>(n * columns));
+    got.resize(values.size());
+    bytes.resize(static_cast<size_t>(n * row_bytes(found->dtype, columns)));
+    lost.assign(static_cast<size_t>(n), 0);
+    whole.assign(static_cast<size_t>(n), 0);
+    job.rows.read(found->ref, first, n, values.data());
+    job.store.read(name, first, bytes);
+    job.pool.parallel_for(n, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; ++r) {
+        const float* const w = weights.data() + (first + r) / per_matrix * columns;
+        const float* const x = values.data() + r * columns;
+        float* const y = got.data() + r * columns;
+        quant::decode_row(found->dtype, bytes.data() + r * row_bytes(found->dtype, columns), y,
+                          columns);
+        for (int64_t c = 0; c < columns; ++c) {
+          lost[static_cast<size_t>(r)] +=
+              double{w[c]} * (double{y[c]} - x[c]) * (double{y[c]} - x[c]);
+          whole[static_cast<size_t>(r)] += double{w[c]} * x[c] * x[c];
+        }
+      }
+    });
+    for (const double e : lost) all_lost += e;
+    for (const double e : whole) all += e;
+  }
+  return all > 0 ? std::sqrt(all_lost / all) : 0;
+}
+
+bool has_codes(const MatrixPlan& matrix) { return quant::has_grid(matrix.dtype); }
+
+std::vector<MatrixResult> run_rounding(const Job& job) {
+  std::vector<MatrixResult> results;
+  int64_t done = 0, total = 0;
+  for (const MatrixPlan& m : job.matrices) total += *element_count(m.shape);
+  for (const MatrixPlan& m : job.matrices) {
+    if (job.progress) job.progress(done, total, m.name);
+    done += *element_count(m.shape);
+    if (!has_codes(m)) continue;
+    const std::vector<float> weights = column_weights(job.imatrix, m);
+    if (!weights.empty()) results.push_back(encode_weighted(job, m, weights));
+  }
+  return results;
+}
+
+}  // namespace carat::quantize

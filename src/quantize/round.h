@@ -1,0 +1,32 @@
+// Matrices rounded block by block, each error weighted by how large the column's inputs are.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/imatrix_file.h"
+#include "quantize/job.h"
+
+namespace carat::quantize {
+
+// What each column of the matrices counts, matrix after matrix; empty: all alike. Never 0, so that
+// no weight is thrown away. Throws Error if the entry does not fit the shape.
+std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& matrix);
+
+// Encodes a matrix whose type has blocks into the job's store; its whole work is that of
+// quant::encode_row. `weights`: of column_weights, or empty.
+MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
+                             std::span<const float> weights);
+
+// Root mean square of the errors of a matrix in the store relative to its weights, both counted by
+// column_weights; negative if the importance matrix lacks it.
+double weighted_error(const Job& job, const std::string& name);
+
+// Whether a method may choose the codes of the matrix: its type has a grid (quant/grid.h).
+bool has_codes(const MatrixPlan& matrix);
+
+// All matrices of such types that the importance matrix has; what it has not is left to convert.
+std::vector<MatrixResult> run_rounding(const Job& job);
+
+}  // namespace carat::quantize
