@@ -9,7 +9,9 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/memory.h"
+#include "audit/page/page.h"
 #include "audit/report_json.h"
+#include "base/file.h"
 #include "base/json.h"
 
 namespace carat::app {
@@ -89,6 +91,7 @@ class AuditCommand final : public Command {
     request_.threads = resolve_threads(threads_);
     const std::optional<audit::AuditReport> report = make_audit_report(request_, environment);
     if (!report) return kCheckFailed;
+    if (html_) write_page(*report);
     if (json_) {
       fmt::print("{}\n", to_json_text(audit::report_json(*report), 2));
     } else {
@@ -200,7 +203,18 @@ class AuditCommand final : public Command {
              .default_text = "loads them"},
             kv_option(&request_.kv),
             threads_option(&threads_),
+            {.names = "--html",
+             .value = "FILE",
+             .target = &html_,
+             .help = "also writes the report as one page (see carat report)"},
             json_option(&json_)};
+  }
+
+  void write_page(const audit::AuditReport& report) const {
+    const std::string page = audit::audit_page(audit::report_json(report));
+    AtomicFile file(*html_);
+    file.write(page);
+    file.commit();
   }
 
   int verdict(const audit::AuditReport& report) const {
@@ -216,7 +230,7 @@ class AuditCommand final : public Command {
   }
 
   AuditRequest request_;
-  std::optional<std::string> precision_, memory_;
+  std::optional<std::string> precision_, memory_, html_;
   std::string max_overlap_ = "1%";
   std::optional<double> max_kld_;
   int64_t seed_ = 1;

@@ -59,7 +59,7 @@ class ReportTest(harness.CaratTest):
             self.assertTrue(load.startswith("#") or load == "data:,", load)
         self.assertTrue(page.numbers)
         for value in page.numbers:
-            self.assertRegex(value, r"^[-0-9.,\sMLHVhvlZ]*$|^rotate\([-0-9. ]+\)$")
+            self.assertRegex(value, r"^[-0-9.,\sMLHVhvlZz]*$|^rotate\([-0-9. ]+\)$")
             self.assertIsNone(re.search(r"\d{6}", value), value)
         return page
 

@@ -309,7 +309,10 @@ Document read_document(std::span<const PageSource> sources) {
       throw error.with_file(source.name);
     }
   }
-  if (measured.empty()) throw Error("there is no candidate to show");
+  if (measured.empty()) {
+    const std::string name = sources.empty() ? std::string() : sources.front().name;
+    throw Error("there is no candidate to show").with_file(name);
+  }
   document.sections = make_sections(std::move(measured), document.runs);
   return document;
 }
