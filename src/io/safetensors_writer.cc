@@ -8,7 +8,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "io/names.h"
 #include "io/safetensors_parse.h"
@@ -28,7 +27,8 @@ struct Placement {
 class SafetensorsWriter final : public TensorWriter {
  public:
   SafetensorsWriter(std::vector<TensorSpec> specs, const WriteOptions& options)
-      : TensorWriter(std::move(specs), kSafetensorsMaxName, options) {}
+      : TensorWriter(std::move(specs), kSafetensorsMaxName, options),
+        resumable_(options.resumable) {}
 
   // Fills files one after another up to `max_bytes` each.
   std::vector<Placement> place(int64_t max_bytes) const {
@@ -150,11 +150,12 @@ class SafetensorsWriter final : public TensorWriter {
 
   void committed() override {
     if (index_text_.empty()) return;
-    AtomicFile index((folder_ / kIndexName).string());
-    index.write(index_text_);
+    PartFile index((folder_ / kIndexName).string(), resumable_);
+    index.write(std::as_bytes(std::span(index_text_)));
     index.commit();
   }
 
+  const bool resumable_;
   fs::path folder_;
   std::string index_text_;
 };
