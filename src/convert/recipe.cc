@@ -87,6 +87,13 @@ DType wanted_type(const GgufRecipe& recipe, const model::Config& config, model::
   return recipe.matrix;
 }
 
+// What must be whole blocks: rows, or of the per-layer table, which is read a layer at a time, a
+// layer's part of them.
+int64_t block_unit(const model::Config& config, model::TensorRef t) {
+  return t.kind == model::TensorKind::kPleTable ? config.ple_dim
+                                                : model::shape_of(config, t).back();
+}
+
 }  // namespace
 
 std::span<const GgufRecipe> gguf_recipes() { return kRecipes; }
@@ -157,7 +164,7 @@ DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRe
   const Shape shape = model::shape_of(config, t);
   for (const auto& [pattern, type] : recipe.tensors) {
     if (shape.size() < 2 || !fits_pattern(name, pattern)) continue;
-    const int64_t unit = t.kind == model::TensorKind::kPleTable ? config.ple_dim : shape.back();
+    const int64_t unit = block_unit(config, t);
     if (unit % info(type).block_elements == 0) return type;
     throw Error({fmt::format("rows of the tensor are not whole blocks of {}", name_of(type)), "",
                  "tensor " + name, fmt::format("a multiple of {}", info(type).block_elements),
@@ -168,8 +175,7 @@ DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRe
 
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {
   const DType type = wanted_type(recipe, config, t);
-  const int64_t columns = model::shape_of(config, t).back();
-  return columns % info(type).block_elements == 0 ? type : with_small_blocks(type);
+  return block_unit(config, t) % info(type).block_elements == 0 ? type : with_small_blocks(type);
 }
 
 }  // namespace carat::convert

@@ -78,5 +78,16 @@ TEST(GgufRecipe, UnknownNamesAreRefusedWithTheList) {
   }
 }
 
+TEST(Recipe, BlocksOfThePerLayerTableStayInOneLayer) {
+  model::Config config = model::config_of_size("tiny");
+  ASSERT_TRUE(config.has_ple());
+  const model::TensorRef table{model::TensorKind::kPleTable, -1};
+  config.n_layers = 4;
+  config.ple_dim = 128;  // 512 columns are whole blocks of 256, a layer's 128 are not
+  EXPECT_EQ(type_in(gguf_recipe("q6_k"), config, table), DType::kQ8_0);
+  config.ple_dim = 256;
+  EXPECT_EQ(type_in(gguf_recipe("q6_k"), config, table), DType::kQ6_K);
+}
+
 }  // namespace
 }  // namespace carat::convert
