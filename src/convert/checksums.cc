@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <sstream>
 #include <system_error>
-#include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
@@ -66,14 +65,10 @@ Json to_json(const std::vector<FileDigest>& files) {
   return list;
 }
 
-std::vector<std::string> tensor_files(const io::TensorSource& source) {
-  std::vector<std::string> paths;
-  std::unordered_set<std::string> seen;
-  for (const io::TensorEntry& entry : source.entries()) {
-    const std::string& path = source.path_of(entry);
-    if (seen.insert(path).second) paths.push_back(path);
-  }
-  return paths;
+std::vector<FileDigest> digests_of(const std::vector<io::WrittenFile>& files) {
+  std::vector<FileDigest> digests;
+  for (const io::WrittenFile& f : files) digests.push_back({f.path, f.bytes, f.sha256, {}});
+  return digests;
 }
 
 std::string recorded_sha256(const std::string& path) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "io/tensor_source.h"
+#include "io/tensor_writer.h"
 
 namespace carat::convert {
 
@@ -28,8 +28,8 @@ struct FileDigest {
 
 Json to_json(const std::vector<FileDigest>& files);
 
-// The files that hold a checkpoint's tensors, in order.
-std::vector<std::string> tensor_files(const io::TensorSource& source);
+// Of files that were written just now.
+std::vector<FileDigest> digests_of(const std::vector<io::WrittenFile>& files);
 
 // The digest that huggingface_hub left for a downloaded file: the name of the blob that a link in
 // its cache leads to, or the line in .cache/huggingface/download beside the file (unless the file

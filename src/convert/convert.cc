@@ -16,11 +16,12 @@
 #include "convert/encoded_stream.h"
 #include "convert/importance.h"
 #include "convert/inspect_codes.h"
-#include "convert/journal.h"
 #include "convert/mmproj.h"
+#include "convert/parts.h"
 #include "convert/plan.h"
 #include "convert/report_file.h"
-#include "convert/target.h"
+#include "convert/resumable_target.h"
+#include "convert/tied_head.h"
 #include "convert/transcode.h"
 #include "quant/blocks.h"
 #include "quant/coded_rows.h"
@@ -69,7 +70,7 @@ class Conversion {
         items_(plan_.items),
         findings_(items_.size()),
         progress_{options},
-        hasher_(tensor_files(*model_.source)) {
+        hasher_(model_.source->paths()) {
     if (is_directory(options.format)) config_json_ = target_config(source, plan_, options);
     if (options.encoded != nullptr) take_encoded();
     if (source.importance != nullptr) note_without_importance();
@@ -116,9 +117,10 @@ class Conversion {
            item.ref.kind != model::TensorKind::kPleTable;
     }
     if (n == 0) return;
-    notes_.push_back(fmt::format("{} of the matrices are not in {}: all of their columns count "
-                                 "alike",
-                                 n, options_.imatrix));
+    notes_.push_back(
+        fmt::format("{} of the matrices are not in {}: all of their columns count "
+                    "alike",
+                    n, options_.imatrix));
   }
 
   void undo_shift() {
@@ -173,80 +175,44 @@ class Conversion {
     int64_t bytes = kHeadBytes;
     for (const Item& item : items_) bytes = add_or_throw(bytes, item.target_bytes(), "the result");
     check_disk_space(options_.target, bytes);
-    const bool hf = is_directory(options_.format);
-    const io::WriteOptions resumable{.resumable = true};
-    const auto target =
-        hf ? make_hf_target(options_, model_, side_, config_json_, specs(), resumable)
-           : make_gguf_target(options_, model_, side_, specs(), resumable);
-    // Shared with the marks that wait in the writer's queue: it goes, and its file with it, when
-    // the last of them has gone, before an unfinished directory is to be empty.
-    const auto shared =
-        std::make_shared<Journal>(journal_path(options_.target, hf), digest());
-    Journal& journal = *shared;
-    size_t done = take_over(journal, target->tensors());
+    TargetParts parts = is_directory(options_.format)
+                            ? hf_parts(options_, model_, side_, config_json_, specs())
+                            : gguf_parts(options_, model_, side_, specs());
+    ResumableTarget target(options_, std::move(parts), digest(), model_.source->paths());
+    size_t done = take_over(target);
     try {
       for (; done < items_.size(); ++done) {
-        if (!write_item(done, target->tensors())) return done;
-        target->tensors().mark([shared, findings = findings_[done]](const io::FileMark& mark) {
-          shared->add({mark, findings});
-        });
+        if (!write_item(done, target.tensors())) return done;
+        target.mark(findings_[done]);
       }
-      finish(*target);
+      finish(target);
     } catch (const Interrupted&) {
-      if (done > 0) leave(journal, target->tensors(), done);
+      target.leave();
       throw;
     }
     return std::nullopt;
   }
 
   // Goes on from what an earlier run left; answers how many items are done.
-  size_t take_over(Journal& journal, io::TensorWriter& writer) {
-    std::vector<io::FileMark> marks;
-    if (!options_.overwrite) {
-      for (const Journal::Entry& e : journal.earlier()) marks.push_back(e.mark);
-    }
-    marks.resize(std::min(marks.size(), items_.size()));
-    if (!marks.empty()) tell("verifying what an unfinished conversion left");
-    const size_t n = writer.take_over(marks);
-    for (size_t i = 0; i < n; ++i) {
-      findings_[i] = journal.earlier()[i].findings;
+  size_t take_over(ResumableTarget& target) {
+    const std::vector<Findings> earlier = target.take_over();
+    for (size_t i = 0; i < earlier.size(); ++i) {
+      findings_[i] = earlier[i];
       check_loss(items_[i], findings_[i]);
       progress_.add(items_[i].source_bytes(), items_[i].name);
     }
-    journal.begin(n);
-    if (n > 0) {
-      tell(fmt::format("going on behind {} of {} tensors", n, items_.size()));
-    } else if (journal.was_other_plan() || !journal.earlier().empty()) {
-      tell("an unfinished conversion was there: begun anew");
-    }
-    return n;
-  }
-
-  void leave(Journal& journal, io::TensorWriter& writer, size_t done) {
-    writer.keep();
-    journal.keep();
-    const bool hf = is_directory(options_.format);
-    tell(
-        fmt::format("{} of {} tensors are kept in {}: the same command goes on from there, "
-                    "--force begins anew",
-                    done, items_.size(), options_.target + (hf ? "/*.part" : ".part")));
-  }
-
-  void tell(const std::string& text) const {
-    if (options_.note) options_.note(text);
+    return earlier.size();
   }
 
   // The checksums come first: a damaged source must not get a result.
-  void finish(Target& target) {
+  void finish(ResumableTarget& target) {
     if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
     source_files_ = hasher_.finish(options_.stop, [&](int64_t done, int64_t total) {
       if (options_.progress) options_.progress(done, total, "checksum of the source");
     });
     check_recorded(source_files_);
     target.finish();
-    for (const io::WrittenFile& f : target.tensors().files()) {
-      target_files_.push_back({f.path, f.bytes, f.sha256, {}});
-    }
+    target_files_ = digests_of(target.tensors().files());
   }
 
   bool write_item(size_t i, io::TensorWriter& writer) {
@@ -368,7 +334,7 @@ class Conversion {
   ThreadPool pool_;
   Transcoder transcoder_;
   Plan plan_;
-  std::vector<Item>& items_;  // the plan's
+  std::vector<Item>& items_;                           // the plan's
   std::vector<std::optional<EncodedTensor>> encoded_;  // by item; empty: none at all
   std::vector<Findings> findings_;
   std::unordered_map<std::string, std::vector<std::byte>> scales_;  // by module, until written
@@ -398,15 +364,8 @@ TensorReport report_item(const Item& item, const Findings& f) {
   t.shape = item.shape;
   t.bytes = item.target_bytes();
   t.is_matrix = item.is_matrix;
-  t.weights = f.weights;
-  t.weights_bit_exact = f.weights_bit_exact;
-  t.error = f.error;
-  t.groups = f.groups;
-  t.groups_exact = f.groups_exact;
-  t.groups_rounded_scale = f.groups_rounded_scale;
   t.note = item.note;
-  t.lattice = f.lattice;
-  t.judged = f.lattice.blocks > 0;
+  set_findings(t, f);
   if (item.is_matrix && item.to == DType::kQ4_0 && item.source.dtype == DType::kQ4_0) {
     t.lattice = copied_blocks(f);
     t.judged = true;
@@ -421,18 +380,7 @@ TensorReport report_item(const Item& item, const Findings& f) {
 
 void Conversion::report(ConvertReport* out) const {
   for (size_t i = 0; i < items_.size(); ++i) {
-    TensorReport t = report_item(items_[i], findings_[i]);
-    out->source_bytes += items_[i].source_bytes();
-    out->target_bytes += t.bytes;
-    if (t.is_matrix) {
-      ++out->matrices;
-      out->matrices_kept += !t.note.empty();
-      out->weights += t.weights;
-      out->weights_bit_exact += t.weights_bit_exact;
-      out->lattice.add(t.lattice);
-      out->error.add(t.error);
-    }
-    out->tensors.push_back(std::move(t));
+    add_tensor(*out, report_item(items_[i], findings_[i]), items_[i].source_bytes());
   }
   out->losses = plan_.losses;
   out->notes.insert(out->notes.end(), notes_.begin(), notes_.end());
@@ -524,6 +472,7 @@ ConvertReport convert(const ConvertOptions& options) {
   const Json hf_config = checkpoint.config;
   const model::StoredTensors stored(checkpoint, model::config_of(checkpoint));
   const model::Model model = model::load_model(std::move(checkpoint));
+  check_tied_head(model.config(), *model.source, stored, options.stop);
   std::optional<Importance> importance;
   if (!options.imatrix.empty()) importance.emplace(options.imatrix);
   const PlanSource source{&model, &stored, hf_config.is_object() ? &hf_config : nullptr,

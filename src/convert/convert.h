@@ -54,8 +54,8 @@ struct ConvertOptions {
   // Matrices that are written as somebody else encoded them, in those types. Of GGUF files of the
   // text model; null: none. Outlives the conversion.
   const EncodedRows* encoded = nullptr;
-  // An importance matrix (docs/formats.md): blocks that are rounded are fitted to errors weighted by
-  // it. Of GGUF files of the text model; Error with others. Empty: all columns count alike.
+  // An importance matrix (docs/formats.md): blocks that are rounded are fitted to errors weighted
+  // by it. Of GGUF files of the text model; Error with others. Empty: all columns count alike.
   std::string imatrix;
   // Reads 4-bit codes as they were before an exporter made their scales 8/7.5 too large
   // (scale_shift.h). Throws Error if some group shows that this did not happen.
@@ -67,7 +67,9 @@ struct ConvertOptions {
   bool overwrite = false;  // replace an existing target
 
   int threads = 1;
-  int64_t max_shard_bytes = int64_t{5} * 1000 * 1000 * 1000;  // of hf-bf16
+  // Of tensors in a file of the result, which is split where it would hold more.
+  int64_t max_shard_bytes = int64_t{5} * 1000 * 1000 * 1000;  // of directories
+  int64_t max_file_bytes = INT64_MAX;                         // of GGUF files
   // Called on the caller's thread some ten times a gigabyte; bytes of source tensors. `note` is the
   // tensor at hand. The total may grow once (a surprise off the lattice means a second pass).
   std::function<void(int64_t done, int64_t total, const std::string& note)> progress;

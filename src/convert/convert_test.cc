@@ -1,7 +1,9 @@
 #include "convert/convert.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <limits>
 
@@ -10,6 +12,7 @@
 #include "convert/testing/checkpoints.h"
 #include "convert/transcode.h"
 #include "io/checkpoint.h"
+#include "io/gguf_writer.h"
 #include "model/load.h"
 
 namespace carat::convert {
@@ -341,6 +344,45 @@ TEST(Convert, RefusesTargets) {
   EXPECT_NE(error_of(options(folder / "hf", folder / "out.gguf", Format::kHfBf16))
                 .find("of the wrong kind"),
             std::string::npos);
+}
+
+// A model in two files of which the first holds metadata only, as llama.cpp's splitter can make it.
+void split_off_metadata(const std::string& from, const std::string& stem) {
+  const auto file = io::open_gguf(from);
+  const size_t n = file->entries().size();
+  for (const int part : {0, 1}) {
+    io::GgufFields fields;
+    fields.add_u16("split.no", static_cast<uint16_t>(part));
+    fields.add_u16("split.count", 2);
+    fields.add_i32("split.tensors.count", static_cast<int32_t>(n));
+    std::vector<io::TensorSpec> specs;
+    if (part == 0) {
+      for (const auto& [key, value] : file->metadata().entries()) fields.add_value(key, value);
+    } else {
+      for (const io::TensorEntry& e : file->entries()) specs.push_back({e.name, e.dtype, e.shape});
+    }
+    io::GgufWriter writer(fmt::format("{}-0000{}-of-00002.gguf", stem, part + 1), fields, specs);
+    for (const io::TensorSpec& spec : specs) {
+      writer.write(spec.name, file->view(*file->find(spec.name)).bytes());
+    }
+    writer.finish();
+  }
+}
+
+TEST(Convert, FilesWithoutTensorsAreHashedToo) {
+  TemporaryFolder folder("all_files");
+  write_hf(checkpoint(folder / "hf", "tinykv"));
+  (void)convert(options(folder / "hf", folder / "whole.gguf", Format::kGgufBf16));
+  split_off_metadata(folder / "whole.gguf", folder / "split");
+  std::vector<std::string> parts = {folder / "split-00001-of-00002.gguf",
+                                    folder / "split-00002-of-00002.gguf"};
+  const ConvertReport report = convert(options(parts[1], folder / "again.gguf", Format::kGgufBf16));
+  std::vector<std::string> hashed;
+  for (const FileDigest& f : report.source_files) hashed.push_back(f.path);
+  std::sort(hashed.begin(), hashed.end());
+  EXPECT_EQ(hashed, parts);
+  EXPECT_EQ(read_text_file(folder / "again.gguf", 1 << 30),
+            read_text_file(folder / "whole.gguf", 1 << 30));
 }
 
 TEST(Convert, FormatsByName) {

@@ -12,9 +12,8 @@
 #include "base/thread_pool.h"
 #include "convert/drafter_fields.h"
 #include "convert/parts.h"
-#include "convert/target.h"
+#include "convert/resumable_target.h"
 #include "convert/transcode.h"
-#include "io/safetensors_writer.h"
 #include "model/load.h"
 #include "quant/blocks.h"
 #include "quant/scheme.h"
@@ -129,18 +128,7 @@ class DrafterConversion {
     int64_t bytes = kHeadBytes;
     for (const Item& item : items_) bytes += *byte_count(item.spec.dtype, item.spec.shape);
     check_disk_space(options_.target, bytes);
-    const auto target = make_target();
-    for (const Item& item : items_) write(item, target->tensors());
-    if (gguf_) {
-      const std::vector<float> divisors = model::rope_freqs(config_.layers);
-      target->tensors().write(model::kRopeFreqsName, std::as_bytes(std::span(divisors)));
-    }
-    report_.source_files = digest_files(tensor_files(*checkpoint_.tensors), options_.stop, {});
-    check_recorded(report_.source_files);
-    target->finish();
-    for (const io::WrittenFile& f : target->tensors().files()) {
-      report_.target_files.push_back({f.path, f.bytes, f.sha256, {}});
-    }
+    write_all();
     report_.notes.push_back(describe(config_));
     if (gguf_ && config_.has_centroids()) {
       report_.notes.push_back(
@@ -209,25 +197,75 @@ class DrafterConversion {
                             s.blocks - s.blocks_on_lattice, s.blocks);
   }
 
-  std::unique_ptr<PartWriter> make_target() const {
+  TargetParts target_parts() const {
     const SideFiles side = read_side_files(checkpoint_);
     const auto tokenizer = model::tokenizer_of(checkpoint_);
     const text::Vocab* vocab = tokenizer ? &tokenizer->vocab() : nullptr;
-    std::vector<io::TensorSpec> specs;
-    for (const Item& item : items_) specs.push_back(item.spec);
+    TargetParts parts;
+    parts.path = options_.target;
+    parts.is_folder = !gguf_;
+    for (const Item& item : items_) parts.specs.push_back(item.spec);
     if (gguf_) {
-      specs.push_back({model::kRopeFreqsName, DType::kF32, {config_.layers.head_dim_global / 2}});
       const uint32_t file_type = options_.format == Format::kGgufQ4_0 ? 2 : 32;
-      return PartWriter::gguf(
-          options_.target, drafter_fields(config_, vocab, side.name, side.chat_template, file_type),
-          specs);
+      parts.fields = drafter_fields(config_, vocab, side.name, side.chat_template, file_type);
+      parts.rope_freqs = model::rope_freqs(config_.layers);
+    } else {
+      parts.texts = hf_texts(model::drafter_to_hf(config_), vocab, side);
+      parts.max_file_bytes = options_.max_shard_bytes;
     }
-    return PartWriter::hf(options_.target, drafter_texts(config_, vocab, side), specs,
-                          options_.max_shard_bytes);
+    return parts;
   }
 
-  void write(const Item& item, io::TensorWriter& writer) {
-    if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
+  void write_all() {
+    const std::vector<std::string> sources = checkpoint_.tensors->paths();
+    TargetParts parts = target_parts();
+    const std::string plan = plan_digest(options_, parts.specs, sources);
+    ResumableTarget target(options_, std::move(parts), plan, sources);
+    const std::vector<Findings> earlier = target.take_over();
+    for (size_t i = 0; i < earlier.size(); ++i) {
+      done_ += items_[i].entry->bytes;
+      report(items_[i], earlier[i]);
+    }
+    try {
+      for (size_t i = earlier.size(); i < items_.size(); ++i) {
+        if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
+        const Findings findings = write(items_[i], target.tensors());
+        report(items_[i], findings);
+        target.mark(findings);
+      }
+      report_.source_files = digest_files(sources, options_.stop, {});
+      check_recorded(report_.source_files);
+      target.finish();
+    } catch (const Interrupted&) {
+      target.leave();
+      throw;
+    }
+    report_.target_files = digests_of(target.tensors().files());
+  }
+
+  Findings write(const Item& item, io::TensorWriter& writer) {
+    Findings findings;
+    writer.begin(item.spec.name);
+    if (item.tensor.row->integers) {
+      writer.append(convert_ids(*checkpoint_.tensors, *item.entry, item.spec.dtype,
+                                config_.layers.vocab_size));
+      findings.weights = findings.weights_bit_exact = item.spec.shape[0];
+      return findings;
+    }
+    TranscodeRequest request;
+    request.to = item.spec.dtype;
+    request.judge = item.judge;
+    request.sink = [&](std::span<const std::byte> bytes) { writer.append(bytes); };
+    request.advance = [&](int64_t bytes) {
+      done_ += bytes;
+      if (options_.progress) options_.progress(done_, total_, item.spec.name);
+    };
+    transcoder_.run(source_tensor(*checkpoint_.tensors, *item.entry), request, &findings);
+    return findings;
+  }
+
+  // Throws Error for a loss that was not accepted.
+  void report(const Item& item, const Findings& findings) {
     TensorReport t;
     t.name = item.spec.name;
     t.source_name = item.entry->name;
@@ -237,29 +275,8 @@ class DrafterConversion {
     t.bytes = *byte_count(t.to, t.shape);
     t.is_matrix = item.is_matrix;
     t.note = item.note;
-    writer.begin(item.spec.name);
-    if (item.tensor.row->integers) {
-      writer.append(
-          convert_ids(*checkpoint_.tensors, *item.entry, t.to, config_.layers.vocab_size));
-      t.weights = t.weights_bit_exact = t.shape[0];
-    } else {
-      TranscodeRequest request;
-      request.to = t.to;
-      request.judge = item.judge;
-      request.sink = [&](std::span<const std::byte> bytes) { writer.append(bytes); };
-      request.advance = [&](int64_t bytes) {
-        done_ += bytes;
-        if (options_.progress) options_.progress(done_, total_, item.spec.name);
-      };
-      Findings findings;
-      transcoder_.run(source_tensor(*checkpoint_.tensors, *item.entry), request, &findings);
-      t.weights = findings.weights;
-      t.weights_bit_exact = findings.weights_bit_exact;
-      t.error = findings.error;
-      t.lattice = findings.lattice;
-      t.judged = findings.lattice.blocks > 0;
-    }
-    check_rounded(t, options_, &report_.losses);
+    set_findings(t, findings);
+    check_rounded(t, DType::kF32, options_, &report_.losses);
     add_tensor(report_, std::move(t), item.entry->bytes);
   }
 

@@ -2,14 +2,11 @@
 
 #include <vector>
 
-#include "base/file.h"
 #include "base/json.h"
 #include "convert/gguf_fields.h"
 
 namespace carat::convert {
 namespace {
-
-constexpr int64_t kMaxTokenizer = int64_t{1} << 29;
 
 uint32_t u32(int64_t v) { return static_cast<uint32_t>(v); }
 std::string key(const char* name) { return std::string("gemma4-assistant.") + name; }
@@ -59,25 +56,6 @@ io::GgufFields drafter_fields(const model::DrafterConfig& config, const text::Vo
   f.add_u32(key("rope.dimension_count_swa"), u32(c.head_dim_local));
   if (vocab != nullptr) add_tokenizer_fields(f, *vocab, c.vocab_size, chat_template);
   return f;
-}
-
-PartWriter::Texts drafter_texts(const model::DrafterConfig& config, const text::Vocab* vocab,
-                                const SideFiles& side) {
-  PartWriter::Texts texts;
-  texts.emplace_back("config.json", to_json_text(model::drafter_to_hf(config), 2) + "\n");
-  if (!side.generation_config.empty()) {
-    texts.emplace_back("generation_config.json", side.generation_config);
-  }
-  if (vocab != nullptr) {
-    texts.emplace_back("tokenizer.json", side.tokenizer_path.empty()
-                                             ? text::to_tokenizer_json(*vocab)
-                                             : read_text_file(side.tokenizer_path, kMaxTokenizer));
-    texts.emplace_back("tokenizer_config.json", side.tokenizer_config.empty()
-                                                    ? text::to_tokenizer_config_json(*vocab)
-                                                    : side.tokenizer_config);
-  }
-  if (!side.chat_template.empty()) texts.emplace_back("chat_template.jinja", side.chat_template);
-  return texts;
 }
 
 }  // namespace carat::convert

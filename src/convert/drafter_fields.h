@@ -1,11 +1,9 @@
-// A drafter's GGUF metadata, and the texts of its Hugging Face directory.
+// A drafter's GGUF metadata.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "convert/parts.h"
-#include "convert/target.h"
 #include "io/gguf_writer.h"
 #include "model/drafter.h"
 #include "text/vocab.h"
@@ -16,8 +14,5 @@ namespace carat::convert {
 io::GgufFields drafter_fields(const model::DrafterConfig& config, const text::Vocab* vocab,
                               const std::string& name, const std::string& chat_template,
                               uint32_t file_type);
-
-PartWriter::Texts drafter_texts(const model::DrafterConfig& config, const text::Vocab* vocab,
-                                const SideFiles& side);
 
 }  // namespace carat::convert

@@ -11,6 +11,7 @@
 #include "convert/drafter_fields.h"
 #include "convert/parts.h"
 #include "convert/synth.h"
+#include "convert/target.h"
 #include "quant/blocks.h"
 #include "quant/scheme.h"
 
@@ -110,26 +111,23 @@ ConvertReport write_synthetic_drafter(const DrafterSynthOptions& options) {
     add_tensor(report, std::move(tensor), 0);
   }
   const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(config.layers.vocab_size));
-  const std::vector<float> divisors = model::rope_freqs(config.layers);
-  const size_t n = specs.size();
-  std::unique_ptr<PartWriter> target;
+  TargetParts parts;
+  parts.path = options.target;
+  parts.is_folder = !options.gguf;
+  parts.specs = specs;
   if (options.gguf) {
-    specs.push_back({model::kRopeFreqsName, DType::kF32, {static_cast<int64_t>(divisors.size())}});
-    target = PartWriter::gguf(options.target,
-                              drafter_fields(config, &vocab, "random " + options.size + " drafter",
-                                             "", options.lattice ? 2 : 32),
-                              specs);
+    parts.fields = drafter_fields(config, &vocab, "random " + options.size + " drafter", "",
+                                  options.lattice ? 2 : 32);
+    parts.rope_freqs = model::rope_freqs(config.layers);
   } else {
-    target = PartWriter::hf(options.target, drafter_texts(config, &vocab, SideFiles{}), specs,
-                            int64_t{5} * 1000 * 1000 * 1000);
+    parts.texts = hf_texts(model::drafter_to_hf(config), &vocab, {});
   }
+  Target target(std::move(parts), false);
   Rng rng(options.seed);
-  for (size_t i = 0; i < n; ++i)
-    write_tensor(tensors[i], specs[i], options, rng, target->tensors());
-  if (options.gguf) {
-    target->tensors().write(model::kRopeFreqsName, std::as_bytes(std::span(divisors)));
+  for (size_t i = 0; i < specs.size(); ++i) {
+    write_tensor(tensors[i], specs[i], options, rng, target.tensors());
   }
-  target->finish();
+  target.finish();
   return report;
 }
 

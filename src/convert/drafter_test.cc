@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -97,6 +98,29 @@ TEST(Drafter, GgufHasTheKeysAndTensorsThatLlamaCppAsksFor) {
   EXPECT_EQ(file->find("nextn.pre_projection.weight")->shape, (Shape{128, 512}));
   ASSERT_EQ(report.notes.size(), 2u);
   EXPECT_NE(report.notes[1].find("centroids"), std::string::npos);
+}
+
+TEST(Drafter, GoesOnAfterAnInterruption) {
+  TemporaryFolder folder("drafter_resume");
+  ConvertOptions options;
+  options.source = make_drafter(folder, "tiny");
+  options.target = folder / "whole.gguf";
+  const ConvertReport whole = convert(options);
+  options.target = folder / "d.gguf";
+  std::atomic<bool> stop{false};
+  options.stop = &stop;
+  int calls = 0;
+  options.progress = [&](int64_t, int64_t, const std::string&) { stop = ++calls == 9; };
+  std::string told;
+  options.note = [&](const std::string& text) { told += text; };
+  EXPECT_THROW((void)convert(options), Interrupted);
+  EXPECT_TRUE(std::filesystem::exists(folder / "d.gguf.part"));
+  stop = false;
+  const ConvertReport resumed = convert(options);
+  EXPECT_NE(told.find("going on behind"), std::string::npos) << told;
+  EXPECT_EQ(resumed.target_files[0].sha256, whole.target_files[0].sha256);
+  EXPECT_EQ(resumed.weights_bit_exact, whole.weights_bit_exact);
+  EXPECT_FALSE(std::filesystem::exists(folder / "d.gguf.part.journal"));
 }
 
 TEST(Drafter, CentroidsStayInADirectory) {

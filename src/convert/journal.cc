@@ -1,6 +1,5 @@
 #include "convert/journal.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "base/error.h"
@@ -21,8 +21,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kVersion = 1;  // raised when the same plan would give other bytes
+constexpr int kVersion = 2;  // raised when the same plan would give other bytes
 constexpr int64_t kMaxJournal = int64_t{64} << 20;
+constexpr const char* kFolderJournal = "conversion.part.journal";
+constexpr const char* kFileJournalEnd = ".part.journal";
 
 std::string identity(const std::string& path) {
   struct stat st {};
@@ -34,8 +36,44 @@ std::string identity(const std::string& path) {
                      static_cast<int64_t>(st.st_mtim.tv_nsec));
 }
 
-std::string head_line(const std::string& plan) {
-  return to_json_text(Json{{"carat_conversion", kVersion}, {"plan", plan}}) + "\n";
+// Adds lines of text to a digest.
+struct TextSum {
+  Sha256 sum;
+  void add(const std::string& text) {
+    sum.update(std::as_bytes(std::span(text)));
+    sum.update(std::as_bytes(std::span("\n", 1)));
+  }
+  void add(const ConvertOptions& o) {
+    add(fmt::format("{} {} {} {} {} {} {}", name_of(o.format), o.min_lattice_share, o.force_q4_0,
+                    is_directory(o.format) ? o.max_shard_bytes : o.max_file_bytes, o.recipe.base,
+                    o.accepted.text(), o.undo_scale_shift));
+    if (!o.imatrix.empty()) add(identity(o.imatrix));
+  }
+};
+
+std::string head_line(const std::string& plan, const std::vector<std::string>& files) {
+  Json names = Json::array();
+  for (const std::string& file : files) names.push_back(fs::path(file).filename().string());
+  return to_json_text(Json{{"carat_conversion", kVersion}, {"plan", plan}, {"files", names}}) +
+         "\n";
+}
+
+// The target that the journal at `path` is about: a file, or a directory.
+fs::path target_of(const fs::path& journal, bool* is_folder) {
+  *is_folder = journal.filename() == kFolderJournal;
+  if (*is_folder) return journal.parent_path();
+  const std::string text = journal.string();
+  return text.substr(0, text.size() - std::string_view(kFileJournalEnd).size());
+}
+
+// Whether a conversion to the target calls files of tensors so. What a journal says may be damaged,
+// and what it names may be removed.
+bool is_name_of_tensors(const std::string& name, const fs::path& target, bool is_folder) {
+  if (name.find('/') != std::string::npos) return false;
+  if (is_folder) return name.starts_with("model") && name.ends_with(".safetensors");
+  const std::string stem =
+      target.extension() == ".gguf" ? target.stem().string() : target.filename().string();
+  return name == target.filename() || (name.starts_with(stem + "-") && name.ends_with(".gguf"));
 }
 
 std::string line_of(const Journal::Entry& e) {
@@ -66,7 +104,9 @@ std::array<Number, 3> three_numbers(const Json& j, const char* key) {
   std::array<Number, 3> numbers{};
   if (!list.is_array() || list.size() != numbers.size()) throw Error("not three numbers");
   for (size_t i = 0; i < numbers.size(); ++i) {
-    if (!list[i].is_number()) throw Error("not a number");
+    const bool sound =
+        std::is_integral_v<Number> ? list[i].is_number_integer() : list[i].is_number();
+    if (!sound) throw Error("not a number");
     numbers[i] = list[i].get<Number>();
   }
   return numbers;
@@ -94,80 +134,100 @@ Journal::Entry entry_from(std::string_view line) {
 }  // namespace
 
 std::string plan_digest(const ConvertOptions& options, const std::vector<Item>& items) {
-  Sha256 sum;
-  const auto add = [&](const std::string& text) {
-    sum.update(std::as_bytes(std::span(text)));
-    sum.update(std::as_bytes(std::span("\n", 1)));
-  };
-  add(fmt::format("{} {} {} {} {} {}", name_of(options.format), options.min_lattice_share,
-                  options.force_q4_0, options.max_shard_bytes, options.recipe.base,
-                  options.accepted.text()));
-  add(options.undo_scale_shift ? "undo_scale_shift" : "");
-  if (!options.imatrix.empty()) add(identity(options.imatrix));
+  TextSum sum;
+  sum.add(options);
   std::string last;
   for (const Item& item : items) {
     const std::string& file = item.source.file->path();
-    if (file != last) add(identity(file));
+    if (file != last) sum.add(identity(file));
     last = file;
-    add(fmt::format("{} {} {} {} {} {} {} {}", item.name, name_of(item.to),
-                    carat::to_string(item.shape), item.source.name, name_of(item.source.dtype),
-                    item.source.offset, item.judge, item.conditional));
-    add(fmt::format("{} {} {}", static_cast<int>(item.how), name_of(item.layout.codes),
-                    item.layout.scale_columns));
-    sum.update(item.literal);
+    sum.add(fmt::format("{} {} {} {} {} {} {} {}", item.name, name_of(item.to),
+                        carat::to_string(item.shape), item.source.name, name_of(item.source.dtype),
+                        item.source.offset, item.judge, item.conditional));
+    sum.add(fmt::format("{} {} {}", static_cast<int>(item.how), name_of(item.layout.codes),
+                        item.layout.scale_columns));
+    sum.sum.update(item.literal);
   }
-  return to_hex(sum.digest());
+  return to_hex(sum.sum.digest());
+}
+
+std::string plan_digest(const ConvertOptions& options, const std::vector<io::TensorSpec>& specs,
+                        const std::vector<std::string>& source_paths) {
+  TextSum sum;
+  sum.add(options);
+  for (const std::string& path : source_paths) sum.add(identity(path));
+  for (const io::TensorSpec& spec : specs) {
+    sum.add(fmt::format("{} {} {}", spec.name, name_of(spec.dtype), carat::to_string(spec.shape)));
+  }
+  return to_hex(sum.sum.digest());
 }
 
 std::string journal_path(const std::string& target, bool is_folder) {
-  return is_folder ? (fs::path(target) / "conversion.part.journal").string()
-                   : target + ".part.journal";
+  return is_folder ? (fs::path(target) / kFolderJournal).string() : target + kFileJournalEnd;
 }
 
-Journal::Journal(std::string path, std::string plan)
-    : path_(std::move(path)), plan_(std::move(plan)) {
+std::vector<std::string> journal_files(const std::string& journal) try {
   std::error_code ignored;
-  if (!fs::exists(path_, ignored)) return;
-  std::string text;
-  try {
-    text = read_text_file(path_, kMaxJournal);
-  } catch (const Error&) {
-    return;  // it is of no use then
+  if (!fs::exists(journal, ignored)) return {};
+  const std::string text = read_text_file(journal, kMaxJournal);
+  const Json head = parse_json(std::string_view(text).substr(0, text.find('\n')));
+  const Json& names = get(head, "files");
+  if (!names.is_array()) return {};
+  bool is_folder = false;
+  const fs::path target = target_of(journal, &is_folder);
+  std::vector<std::string> files;
+  for (const Json& name : names) {
+    if (!name.is_string() || !is_name_of_tensors(name.get<std::string>(), target, is_folder)) {
+      continue;
+    }
+    files.push_back((fs::path(journal).parent_path() / name.get<std::string>()).string());
   }
-  const std::string head = head_line(plan_);
-  if (!text.starts_with(head)) {
-    was_other_plan_ = true;
+  return files;
+} catch (const Error&) {
+  return {};  // it is of no use then
+}
+
+Journal::Journal(std::string path, const std::string& plan, const std::vector<std::string>& files)
+    : path_(std::move(path)), head_(head_line(plan, files)) {
+  fd_ = io::open_locked(path_, path_);
+  try {
+    read();
+  } catch (const Error&) {
+    // It is of no use then.
+  }
+}
+
+void Journal::read() {
+  const std::string text = read_text_file(path_, kMaxJournal);
+  earlier_files_ = journal_files(path_);
+  if (!text.starts_with(head_)) {
+    was_other_plan_ = !text.empty();
     return;
   }
-  size_t at = head.size();
+  size_t at = head_.size();
   for (size_t end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) {
-    try {
-      earlier_.push_back(entry_from(std::string_view(text).substr(at, end - at)));
-    } catch (const Error&) {
-      break;
-    }
+    earlier_.push_back(entry_from(std::string_view(text).substr(at, end - at)));
   }
 }
 
 Journal::~Journal() {
-  if (fd_ < 0) return;
+  struct stat st {};
+  const bool is_new = ::fstat(fd_, &st) == 0 && st.st_size == 0;
+  if (is_new || !keep_) ::unlink(path_.c_str());
   ::close(fd_);
-  if (!keep_) ::unlink(path_.c_str());
+}
+
+[[noreturn]] void Journal::fail(const char* what) const {
+  throw Error({std::string(what) + ": " + std::strerror(errno), path_, {}, {}, {}, {}});
 }
 
 void Journal::begin(size_t n) {
-  CHECK(n <= earlier_.size() && fd_ < 0);
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (fd_ < 0) {
-    throw Error(
-        {std::string("cannot create the journal of the conversion: ") + std::strerror(errno),
-         path_,
-         {},
-         {},
-         {},
-         {}});
+  CHECK(n <= earlier_.size());
+  if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0) {
+    fail("cannot begin the journal of the conversion");
   }
-  std::string text = head_line(plan_);
+  keep_ = false;
+  std::string text = head_;
   for (size_t i = 0; i < n; ++i) text += line_of(earlier_[i]);
   append(text);
 }
@@ -178,15 +238,7 @@ void Journal::append(const std::string& line) {
   for (size_t at = 0; at < line.size();) {
     const ssize_t w = ::write(fd_, line.data() + at, line.size() - at);
     if (w < 0 && errno == EINTR) continue;
-    if (w < 0) {
-      throw Error(
-          {std::string("cannot write the journal of the conversion: ") + std::strerror(errno),
-           path_,
-           {},
-           {},
-           {},
-           {}});
-    }
+    if (w < 0) fail("cannot write the journal of the conversion");
     at += static_cast<size_t>(w);
   }
 }

@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 
 #include "base/error.h"
 #include "convert/lattice_json.h"
 #include "convert/testing/checkpoints.h"
+#include "io/checkpoint.h"
 
 namespace carat::convert {
 namespace {
@@ -188,6 +190,110 @@ TEST(Journal, DamageCostsOnlyWhatIsBehindIt) {
     EXPECT_EQ(anew, d == "no part") << d << run.told;
     EXPECT_EQ(everything_in(run.options.target), whole) << d;
   }
+}
+
+// Old and new shards never look like one checkpoint, and what has its name is not made again.
+TEST(Journal, AFailureBetweenTheNamesIsRecognisedAndGoneOnFrom) {
+  TemporaryFolder folder("names");
+  write_source(folder);
+  Stage run(folder, Format::kHfBf16);
+  (void)run.go();
+  const std::string whole = everything_in(run.options.target);
+  const std::string out = run.options.target;
+  std::string first;
+  for (const auto& e : fs::directory_iterator(out)) {
+    const std::string name = e.path().filename().string();
+    if (name.starts_with("model-00001-of")) first = e.path().string();
+  }
+  ASSERT_FALSE(first.empty());
+  write_source(folder, 2);
+  run.options.overwrite = true;
+  run.options.progress = [&](int64_t, int64_t, const std::string&) {
+    if (fs::is_directory(first)) return;
+    fs::remove(first);
+    fs::create_directories(first + "/in the way");  // the name that is given last
+  };
+  run.options.stop = nullptr;
+  EXPECT_THROW((void)convert(run.options), Error);
+  EXPECT_FALSE(fs::exists(out + "/config.json"));
+  EXPECT_FALSE(fs::exists(out + "/model.safetensors.index.json"));
+  EXPECT_TRUE(fs::exists(first + ".part"));
+  try {
+    (void)io::open_checkpoint(out);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("interrupted conversion"), std::string::npos) << e.what();
+  }
+  fs::remove_all(first);
+  run.options.overwrite = false;
+  (void)run.go();
+  EXPECT_NE(run.told.find("going on behind"), std::string::npos) << run.told;
+  const std::string second = everything_in(out);
+  EXPECT_NE(second, whole);
+  fs::remove_all(out);
+  (void)run.go();
+  EXPECT_EQ(second, everything_in(out));
+}
+
+TEST(Journal, PartsOfOtherSizesAreClearedAway) {
+  for (const Format format : {Format::kHfBf16, Format::kGgufQ4_0}) {
+    TemporaryFolder folder("sizes");
+    write_source(folder);
+    Stage run(folder, format);
+    run.options.max_file_bytes = run.options.max_shard_bytes = 1 << 17;
+    run.interrupt(20);
+    const std::string own =
+        format == Format::kHfBf16 ? folder / "out/mine.part" : folder / "x.part";
+    testing::write_text(own, "not the journal's");
+    run.options.max_file_bytes = run.options.max_shard_bytes = 1 << 20;
+    (void)run.go();
+    for (const std::string& name : folder.files()) {
+      EXPECT_TRUE(name.ends_with("mine.part") || name == "x.part" ||
+                  name.find(".part") == std::string::npos)
+          << name;
+    }
+    EXPECT_TRUE(fs::exists(own));
+  }
+}
+
+// Bytes of every tensor, by name.
+std::map<std::string, std::vector<std::byte>> tensors_of(const std::string& path, size_t* files) {
+  const io::Checkpoint c = io::open_checkpoint(path);
+  std::map<std::string, std::vector<std::byte>> all;
+  for (const io::TensorEntry& e : c.tensors->entries()) {
+    std::vector<std::byte> bytes(static_cast<size_t>(e.bytes));
+    c.tensors->file_of(e).read(e.offset, bytes);
+    all[e.name] = std::move(bytes);
+  }
+  *files = c.tensors->paths().size();
+  return all;
+}
+
+TEST(Journal, ASplitFileHoldsWhatAWholeOneDoes) {
+  TemporaryFolder folder("split");
+  write_source(folder);
+  Stage run(folder, Format::kGgufQ4_0);
+  (void)run.go();
+  size_t n = 0;
+  const auto whole = tensors_of(run.options.target, &n);
+  EXPECT_EQ(n, 1u);
+  run.options.target = folder / "parts.gguf";
+  run.options.max_file_bytes = 1 << 17;
+  run.interrupt(20);
+  const ConvertReport report = run.go();
+  EXPECT_NE(run.told.find("going on behind"), std::string::npos) << run.told;
+  ASSERT_GT(report.target_files.size(), 2u);
+  EXPECT_EQ(tensors_of(report.target_files.back().path, &n), whole);
+  EXPECT_EQ(n, report.target_files.size());
+  EXPECT_FALSE(fs::exists(run.options.target));
+  for (const std::string& name : folder.files()) {
+    EXPECT_EQ(name.find(".part"), std::string::npos) << name;
+  }
+  EXPECT_THROW((void)run.go(), Error);  // exists
+  // Made of its own parts it would write over them.
+  run.options.source = report.target_files[0].path;
+  run.options.overwrite = true;
+  EXPECT_THROW((void)run.go(), Error);
 }
 
 TEST(Journal, FindingsComeBackBitForBit) {

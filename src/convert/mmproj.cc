@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -12,7 +13,7 @@
 #include "base/error.h"
 #include "convert/mmproj_rows.h"
 #include "convert/parts.h"
-#include "convert/target.h"
+#include "convert/resumable_target.h"
 #include "convert/transcode.h"
 #include "quant/scheme.h"
 
@@ -99,57 +100,53 @@ class TowerCopy {
     return bytes;
   }
 
-  void run(io::TensorWriter& writer, const ConvertOptions& options, ConvertReport* report) {
-    const int64_t total = total_bytes();
-    int64_t done = 0;
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (options.stop != nullptr && options.stop->load()) throw Interrupted();
-      TensorReport tensor = copy(i, writer);
-      check_rounded(tensor, options, &report->losses);
-      add_tensor(*report, std::move(tensor), source_bytes(i));
-      done += target_bytes(i);
-      if (options.progress) options.progress(done, total, specs_[i].name);
-    }
-  }
-
- private:
-  int64_t target_bytes(size_t i) const { return row_bytes(specs_[i].dtype, elements(i)); }
-  int64_t source_bytes(size_t i) const { return row_bytes(rows_.dtype(tensors_[i]), elements(i)); }
-  int64_t elements(size_t i) const {
-    const TowersConfig& c = rows_.config();
-    return tower_columns(c, tensors_[i]) * tower_row_count(c, tensors_[i]);
-  }
-
-  TensorReport copy(size_t i, io::TensorWriter& writer) {
+  // Writes tensor i and tells what became of its weights.
+  Findings write(size_t i, io::TensorWriter& writer) {
     const TowerTensor& t = tensors_[i];
     const int64_t columns = tower_columns(rows_.config(), t);
     const int64_t n_rows = tower_row_count(rows_.config(), t);
     TowerOrder order(rows_.config(), t);
     const bool one_by_one = gguf_ && !order.keeps_rows();
     const int64_t window = one_by_one ? 1 : std::max<int64_t>(1, kWindowValues / columns);
-    TensorReport report;
-    report.name = specs_[i].name;
-    report.source_name = rows_.name(t);
-    report.from = rows_.dtype(t);
-    report.to = specs_[i].dtype;
-    report.shape = specs_[i].shape;
-    report.bytes = target_bytes(i);
-    report.is_matrix = report.to == DType::kBF16 && report.shape.size() > 1;
-    report.weights = columns * n_rows;
+    Findings found;
+    found.weights = columns * n_rows;
     writer.begin(specs_[i].name);
     for (int64_t row = 0; row < n_rows; row += window) {
       const int64_t n = std::min(window, n_rows - row);
       values_.resize(static_cast<size_t>(n * columns));
       rows_.read(t, one_by_one ? order.hf_row(row) : row, n, values_.data());
-      write(order, columns, n, writer, &report);
+      write_rows(order, specs_[i].dtype, columns, n, writer, &found);
     }
-    return report;
+    return found;
   }
 
-  // Writes the rows in values_ and adds to the report how many of their values can be had back.
-  void write(TowerOrder& order, int64_t columns, int64_t n, io::TensorWriter& writer,
-             TensorReport* report) {
-    const DType to = report->to;
+  // Throws Error for a loss that was not accepted.
+  void report(size_t i, const Findings& found, ConvertReport* report) const {
+    TensorReport t;
+    t.name = specs_[i].name;
+    t.source_name = rows_.name(tensors_[i]);
+    t.from = rows_.dtype(tensors_[i]);
+    t.to = specs_[i].dtype;
+    t.shape = specs_[i].shape;
+    t.bytes = target_bytes(i);
+    t.is_matrix = t.to == DType::kBF16 && t.shape.size() > 1;
+    set_findings(t, found);
+    check_rounded(t, rows_.scale_dtype(tensors_[i]), report->options, &report->losses);
+    add_tensor(*report, std::move(t), source_bytes(i));
+  }
+
+  int64_t target_bytes(size_t i) const { return row_bytes(specs_[i].dtype, elements(i)); }
+
+ private:
+  int64_t source_bytes(size_t i) const { return row_bytes(rows_.dtype(tensors_[i]), elements(i)); }
+  int64_t elements(size_t i) const {
+    const TowersConfig& c = rows_.config();
+    return tower_columns(c, tensors_[i]) * tower_row_count(c, tensors_[i]);
+  }
+
+  // Writes the rows in values_ and counts how many of their values can be had back.
+  void write_rows(TowerOrder& order, DType to, int64_t columns, int64_t n, io::TensorWriter& writer,
+                  Findings* found) {
     const int64_t count = n * columns;
     written_ = values_;
     if (gguf_) {
@@ -164,8 +161,8 @@ class TowerCopy {
     }
     const int64_t kept = order.keeps_values() ? count_kept(values_.data(), written_.data(), count)
                                               : count_near(values_, written_);
-    report->weights_bit_exact += kept;
-    if (kept < count) report->error.add(measure_error(values_.data(), written_.data(), count));
+    found->weights_bit_exact += kept;
+    if (kept < count) found->error.add(measure_error(values_.data(), written_.data(), count));
   }
 
   TowerRows& rows_;
@@ -182,29 +179,59 @@ std::vector<std::string> files_of_towers(const io::TensorSource& source, const T
   for (const TowerTensor& t : tower_tensors(rows.config())) {
     for (std::string& path : rows.files(t)) used.insert(std::move(path));
   }
-  std::vector<std::string> paths = tensor_files(source);
+  std::vector<std::string> paths = source.paths();
   std::erase_if(paths, [&](const std::string& path) { return !used.contains(path); });
   return paths;
 }
 
-ConvertReport write_towers(TowerRows& rows, const std::string& name, bool gguf,
-                           const ConvertOptions& options) {
-  ConvertReport report;
-  report.options = options;
-  TowerCopy copy(rows, gguf);
-  check_disk_space(options.target, copy.total_bytes() + kHeadBytes);
-  const auto target =
-      gguf ? PartWriter::gguf(options.target, mmproj_fields(rows.config(), name), copy.specs())
-           : PartWriter::hf(
-                 options.target,
-                 {{"config.json", to_json_text(model::towers_to_hf(rows.config()), 2) + "\n"}},
-                 copy.specs(), options.max_shard_bytes);
-  copy.run(target->tensors(), options, &report);
-  target->finish();
-  for (const io::WrittenFile& f : target->tensors().files()) {
-    report.target_files.push_back({f.path, f.bytes, f.sha256, {}});
+TargetParts target_parts(const TowersConfig& config, const std::string& name, const TowerCopy& copy,
+                         const ConvertOptions& options) {
+  TargetParts parts;
+  parts.path = options.target;
+  parts.is_folder = options.format != Format::kMmprojBf16;
+  parts.specs = copy.specs();
+  if (parts.is_folder) {
+    parts.texts = {{"config.json", to_json_text(model::towers_to_hf(config), 2) + "\n"}};
+    parts.max_file_bytes = options.max_shard_bytes;
+  } else {
+    parts.fields = mmproj_fields(config, name);
   }
-  return report;
+  return parts;
+}
+
+// Calls write(i) for the tensors from `first` on.
+void write_tensors(const TowerCopy& copy, size_t first, const ConvertOptions& options,
+                   const std::function<void(size_t i)>& write) {
+  const int64_t total = copy.total_bytes();
+  int64_t done = 0;
+  for (size_t i = 0; i < copy.specs().size(); ++i) {
+    if (options.stop != nullptr && options.stop->load()) throw Interrupted();
+    if (i >= first) write(i);
+    done += copy.target_bytes(i);
+    if (options.progress) options.progress(done, total, copy.specs()[i].name);
+  }
+}
+
+void write_towers(TowerRows& rows, const std::string& name, const io::TensorSource& source,
+                  const ConvertOptions& options, ConvertReport* report) {
+  TowerCopy copy(rows, options.format == Format::kMmprojBf16);
+  check_disk_space(options.target, copy.total_bytes() + kHeadBytes);
+  ResumableTarget target(options, target_parts(rows.config(), name, copy, options),
+                         plan_digest(options, copy.specs(), source.paths()), source.paths());
+  const std::vector<Findings> earlier = target.take_over();
+  for (size_t i = 0; i < earlier.size(); ++i) copy.report(i, earlier[i], report);
+  try {
+    write_tensors(copy, earlier.size(), options, [&](size_t i) {
+      const Findings found = copy.write(i, target.tensors());
+      copy.report(i, found, report);
+      target.mark(found);
+    });
+    target.finish();
+  } catch (const Interrupted&) {
+    target.leave();
+    throw;
+  }
+  report->target_files = digests_of(target.tensors().files());
 }
 
 }  // namespace
@@ -234,7 +261,9 @@ ConvertReport convert_towers(const ConvertOptions& options, const io::Checkpoint
         if (options.progress) options.progress(done, total, "checksum of the source");
       });
   check_recorded(source_files);
-  ConvertReport report = write_towers(*rows, read_side_files(checkpoint).name, gguf, options);
+  ConvertReport report;
+  report.options = options;
+  write_towers(*rows, read_side_files(checkpoint).name, *checkpoint.tensors, options, &report);
   report.source_files = std::move(source_files);
   report.notes.push_back(describe(rows->config()));
   if (!gguf && rows->config().audio && !rows->config().audio->unified) {
@@ -250,7 +279,15 @@ ConvertReport write_synthetic_towers(const TowersSynthOptions& synth) {
   options.target = synth.target;
   options.format = synth.gguf ? Format::kMmprojBf16 : Format::kHfBf16;
   const auto rows = random_tower_rows(synth.config, synth.seed);
-  return write_towers(*rows, synth.name, synth.gguf, options);
+  TowerCopy copy(*rows, synth.gguf);
+  check_disk_space(options.target, copy.total_bytes() + kHeadBytes);
+  Target target(target_parts(synth.config, synth.name, copy, options), false);
+  ConvertReport report;
+  report.options = options;
+  write_tensors(copy, 0, options,
+                [&](size_t i) { copy.report(i, copy.write(i, target.tensors()), &report); });
+  target.finish();
+  return report;
 }
 
 std::string describe(const TowersConfig& c) {

@@ -64,7 +64,7 @@ class HfTowerRows final : public TowerRows {
       check_shape(source_, *stored->values, stored->shape, tower_hf_shape(config_, t));
       known.insert(name);
     }
-    if (!coded_) check_unknown(known);
+    check_unknown(known);
   }
 
   void read(const TowerTensor& t, int64_t row, int64_t n, float* out) override {
@@ -89,6 +89,10 @@ class HfTowerRows final : public TowerRows {
   }
 
   DType dtype(const TowerTensor& t) const override { return find(tower_hf_name(t))->dtype; }
+  DType scale_dtype(const TowerTensor& t) const override {
+    const model::StoredTensor stored = *find(tower_hf_name(t));
+    return stored.is_coded() ? stored.scales->dtype : DType::kF32;
+  }
   std::string name(const TowerTensor& t) const override {
     return find(tower_hf_name(t))->values->name;
   }
@@ -134,11 +138,27 @@ class HfTowerRows final : public TowerRows {
       const bool tower =
           std::any_of(std::begin(kTowerPrefixes), std::end(kTowerPrefixes),
                       [&](const char* prefix) { return entry.name.starts_with(prefix); });
-      if (!tower || known.count(entry.name) != 0) continue;
+      if (!tower || known.count(entry.name) != 0 || is_part_of_codes(entry.name, known)) continue;
       throw Error({"the checkpoint has a tensor that its configuration does not call for",
                    source_.path_of(entry), "tensor " + entry.name, "", to_string(entry.shape),
                    "the file is damaged or holds another kind of model"});
     }
+  }
+
+  // Codes, scales and what else stands for the weight of a module that the towers have.
+  bool is_part_of_codes(const std::string& name,
+                        const std::unordered_set<std::string>& known) const {
+    if (!coded_) return false;
+    for (const char* end :
+         {".weight_packed", ".weight_scale", ".weight_shape", ".input_activation_scale",
+          ".output_activation_scale", ".input_scale", ".output_scale"}) {
+      if (!name.ends_with(end)) continue;
+      const std::string weight =
+          name.substr(0, name.size() - std::string_view(end).size()) + ".weight";
+      const auto stored = known.count(weight) != 0 ? find(weight) : std::nullopt;
+      if (stored && stored->is_coded()) return true;
+    }
+    return false;
   }
 
   const io::TensorSource& source_;

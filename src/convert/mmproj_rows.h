@@ -25,6 +25,8 @@ class TowerRows {
   virtual void read(const model::TowerTensor& t, int64_t row, int64_t n, float* out) = 0;
   // As the source has it.
   virtual DType dtype(const model::TowerTensor& t) const = 0;
+  // Of its scales, if the source has codes; otherwise nothing that matters.
+  virtual DType scale_dtype(const model::TowerTensor&) const { return DType::kF32; }
   virtual std::string name(const model::TowerTensor& t) const = 0;
   // The path of every file that holds a part of it; none of random rows.
   virtual std::vector<std::string> files(const model::TowerTensor& t) const = 0;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "convert/synth.h"
 #include "convert/testing/checkpoints.h"
 #include "io/checkpoint.h"
 #include "io/gguf_writer.h"
@@ -298,6 +300,121 @@ TEST(Mmproj, OfAWholeModelTheFilesThatHoldTowersAreHashed) {
   ASSERT_EQ(r.source_files.size(), 1u);
   EXPECT_EQ(r.source_files[0].path, towers);
   EXPECT_EQ(r.source_files[0].sha256, digest_files({towers}, nullptr, {})[0].sha256);
+}
+
+TEST(Mmproj, GoesOnAfterAnInterruption) {
+  TemporaryFolder folder("mmproj_resume");
+  const std::string towers = make_towers(folder, "tiny");
+  for (const Format format : {Format::kMmprojBf16, Format::kHfBf16}) {
+    const bool gguf = format == Format::kMmprojBf16;
+    ConvertOptions options;
+    options.format = format;
+    options.source = gguf ? towers : folder / "whole.gguf";
+    options.target = folder / (gguf ? "whole.gguf" : "whole");
+    const ConvertReport whole = convert(options);
+    options.target = folder / (gguf ? "m.gguf" : "m");
+    std::atomic<bool> stop{false};
+    options.stop = &stop;
+    int tensors = 0;
+    options.progress = [&](int64_t, int64_t, const std::string& note) {
+      tensors += note != "checksum of the source";
+      stop = tensors == 20;
+    };
+    std::string told;
+    options.note = [&](const std::string& text) { told += text; };
+    EXPECT_THROW((void)convert(options), Interrupted);
+    EXPECT_NE(told.find("are kept in"), std::string::npos) << told;
+    EXPECT_TRUE(
+        std::filesystem::exists(folder / (gguf ? "m.gguf.part" : "m/model.safetensors.part")));
+    stop = false;
+    const ConvertReport resumed = convert(options);
+    EXPECT_NE(told.find("going on behind 20 of"), std::string::npos) << told;
+    EXPECT_EQ(resumed.target_files.at(0).sha256, whole.target_files.at(0).sha256);
+    EXPECT_EQ(resumed.weights_bit_exact, whole.weights_bit_exact);
+    EXPECT_EQ(resumed.tensors.size(), whole.tensors.size());
+    for (const std::string& name : folder.files()) {
+      EXPECT_EQ(name.find(".part"), std::string::npos) << name;
+    }
+  }
+}
+
+// A whole mobile checkpoint: one linear layer of its towers in codes, and one tensor more of the
+// name `more` unless that is empty.
+std::string make_coded(const TemporaryFolder& folder, const std::string& more) {
+  SynthOptions synth;
+  synth.size = "tiny";
+  synth.type = "mobile-transformers";
+  synth.gguf = false;
+  synth.overwrite = true;
+  synth.target = folder / "mobile";
+  (void)write_synthetic(synth);
+  const io::Checkpoint text = io::open_checkpoint(synth.target);
+  const io::Checkpoint towers = io::open_checkpoint(make_towers(folder, "tiny"));
+  std::map<std::string, std::pair<io::TensorSpec, std::vector<std::byte>>> tensors;
+  for (const io::Checkpoint* c : {&text, &towers}) {
+    for (const io::TensorEntry& e : c->tensors->entries()) {
+      std::vector<std::byte> bytes(static_cast<size_t>(e.bytes));
+      c->tensors->file_of(e).read(e.offset, bytes);
+      tensors[e.name] = {{e.name, e.dtype, e.shape}, std::move(bytes)};
+    }
+  }
+  const std::string module = "model.vision_tower.encoder.layers.0.mlp.up_proj.linear";
+  auto& [spec, codes] = tensors.at(module + ".weight");
+  spec.dtype = DType::kI8;
+  codes.resize(codes.size() / 2);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::byte>(i * 7);
+  const int64_t rows = spec.shape[0];
+  const auto add_floats = [&](const std::string& name, const Shape& shape) {
+    std::vector<float> values(static_cast<size_t>(*element_count(shape)), 0.015625f);
+    const auto bytes = std::as_bytes(std::span(values));
+    tensors[name] = {{name, DType::kF32, shape}, {bytes.begin(), bytes.end()}};
+  };
+  add_floats(module + ".weight_scale", {rows, 1});
+  add_floats(module + ".input_activation_scale", {1});
+  add_floats(module + ".output_activation_scale", {1});
+  if (!more.empty()) add_floats(more, {8});
+  Json config = text.config;
+  config["vision_config"] = towers.config["vision_config"];
+  config["audio_config"] = towers.config["audio_config"];
+  config["text_config"]["hidden_size"] = towers.config["text_config"]["hidden_size"];
+
+  const std::string target = folder / "coded";
+  std::filesystem::remove_all(target);
+  std::filesystem::create_directories(target);
+  std::vector<io::TensorSpec> specs;
+  for (const auto& [name, tensor] : tensors) specs.push_back(tensor.first);
+  io::order_for_safetensors(specs);
+  const auto writer = io::write_safetensors_directory(target, specs, int64_t{1} << 30);
+  for (const io::TensorSpec& s : specs) writer->write(s.name, tensors.at(s.name).second);
+  writer->finish();
+  testing::write_text(target + "/config.json", to_json_text(config, 2));
+  return target;
+}
+
+TEST(Mmproj, CodedTowersHoldNothingThatIsNotCalledFor) {
+  TemporaryFolder folder("mmproj_coded");
+  const std::string target = folder / "m.gguf";
+  ConvertOptions options;
+  options.source = make_coded(folder, "");
+  options.target = target;
+  options.format = Format::kMmprojBf16;
+  options.accepted.add(Loss::kRoundedWeights);
+  (void)convert(options);
+  const auto gguf = io::open_gguf(target);
+  // Codes 0, 7, 14 times 1/64.
+  const std::vector<float> up = values_of(*gguf, "v.blk.0.ffn_up.weight");
+  ASSERT_GT(up.size(), 2u);
+  EXPECT_EQ((std::vector<float>(up.begin(), up.begin() + 3)),
+            (std::vector<float>{0, 7.0f / 64, 14.0f / 64}));
+  std::filesystem::remove(target);
+  for (const char* more : {"model.vision_tower.encoder.layers.9.input_layernorm.weight",
+                           "model.audio_tower.more.weight",
+                           // Norms have no codes.
+                           "model.vision_tower.encoder.layers.0.input_layernorm.input_scale"}) {
+    const std::string error = error_of(make_coded(folder, more), target, Format::kMmprojBf16);
+    EXPECT_NE(error.find(more), std::string::npos) << error;
+    EXPECT_FALSE(std::filesystem::exists(target));
+  }
 }
 
 TEST(Mmproj, TextOnlyCheckpointsHaveNone) {

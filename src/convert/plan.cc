@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "convert/parts.h"
 #include "quant/blocks.h"
 #include "quant/coded_rows.h"
 #include "quant/scheme.h"
@@ -156,12 +157,6 @@ void require_accepted(Loss loss, const std::string& what, const ConvertOptions& 
   happened->add(loss);
 }
 
-// A 4-bit lattice in bfloat16 is what checkpoints of quantization-aware training are: scales of at
-// most binary16's precision can be found again. Others cannot.
-static bool is_kept_by_bf16(const SourceTensor& t) {
-  return t.dtype == DType::kQ4_0 || (t.dtype == DType::kC4 && t.scales.dtype != DType::kF32);
-}
-
 DType kept_type(DType source) { return quant::is_coded(source) ? DType::kBF16 : source; }
 
 Plan make_plan(const PlanSource& source, const ConvertOptions& options) {
@@ -179,7 +174,7 @@ Plan make_plan(const PlanSource& source, const ConvertOptions& options) {
   plan.losses = losses;
   for (Item& item : plan.items) {
     if (item.how == Item::How::kTranscode && item.to == DType::kBF16 &&
-        is_kept_by_bf16(item.source)) {
+        is_kept_by_bf16(item.source.dtype, item.source.scales.dtype)) {
       item.may_round = true;
     }
   }
@@ -196,7 +191,7 @@ int64_t allowed_off_lattice(const Item& item, const ConvertOptions& options) {
 void keep(Item& item, const LatticeStats& so_far, bool sampled) {
   item.conditional = false;
   item.to = kept_type(item.source.dtype);
-  item.may_round = is_kept_by_bf16(item.source);
+  item.may_round = is_kept_by_bf16(item.source.dtype, item.source.scales.dtype);
   if (so_far.refused > 0) {
     item.note = "it holds weights that are not finite or too large for Q4_0";
     return;

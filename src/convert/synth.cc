@@ -1,7 +1,6 @@
 #include "convert/synth.h"
 
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <span>
 #include <system_error>
@@ -75,85 +74,37 @@ void write_tensors(const Plan& plan, const SynthOptions& options, io::TensorWrit
   }
 }
 
-struct GgufHead {
-  io::GgufFields fields;
-  std::vector<io::TensorSpec> specs;
-  std::vector<float> divisors;  // the last tensor
-};
-
-GgufHead gguf_head(const Plan& plan, const SynthOptions& options, const text::Vocab& vocab) {
-  GgufHead head;
-  head.fields = gguf_fields({.config = &plan.config,
-                             .vocab = &vocab,
-                             .generation = nullptr,
-                             .name = "random " + options.size,
-                             .chat_template = {},
-                             .file_type = gguf_recipe(options.type).file_type});
-  head.specs = plan.specs();
-  head.divisors = model::rope_freqs(plan.config);
-  head.specs.push_back(
-      {model::kRopeFreqsName, DType::kF32, {static_cast<int64_t>(head.divisors.size())}});
-  return head;
+io::GgufFields fields_of(const Plan& plan, const SynthOptions& options, const text::Vocab& vocab) {
+  return gguf_fields({.config = &plan.config,
+                      .vocab = &vocab,
+                      .generation = nullptr,
+                      .name = "random " + options.size,
+                      .chat_template = {},
+                      .file_type = gguf_recipe(options.type).file_type});
 }
 
-void write_gguf(const Plan& plan, const SynthOptions& options) {
+Texts texts_of(const Plan& plan, const SynthOptions& options, const text::Vocab& vocab) {
+  return hf_texts(plan.kind ? coded_config_json(plan.config, *plan.kind)
+                            : float_config_json(options, plan.config),
+                  &vocab, {});
+}
+
+void write(const Plan& plan, const SynthOptions& options) {
   const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(plan.config.vocab_size));
-  GgufHead head = gguf_head(plan, options, vocab);
-  io::GgufWriter writer(options.target, head.fields, std::move(head.specs));
-  write_tensors(plan, options, writer);
-  writer.write(model::kRopeFreqsName, std::as_bytes(std::span(head.divisors)));
-  writer.finish();
-}
-
-// A directory of our own making, removed again unless keep() was called.
-class NewDirectory {
- public:
-  explicit NewDirectory(const std::string& path) : path_(path) {
-    std::error_code code;
-    made_ = fs::create_directory(path_, code);
-    if (code) throw Error({"cannot make the directory: " + code.message(), path, {}, {}, {}, {}});
+  TargetParts parts;
+  parts.path = options.target;
+  parts.is_folder = !options.gguf;
+  parts.specs = plan.specs();
+  if (options.gguf) {
+    parts.fields = fields_of(plan, options, vocab);
+    parts.rope_freqs = model::rope_freqs(plan.config);
+  } else {
+    parts.texts = texts_of(plan, options, vocab);
+    parts.max_file_bytes = kMaxShardBytes;
   }
-  ~NewDirectory() {
-    std::error_code ignored;
-    if (made_) fs::remove(path_, ignored);  // only if it is empty
-  }
-  NewDirectory(const NewDirectory&) = delete;
-  NewDirectory& operator=(const NewDirectory&) = delete;
-  void keep() { made_ = false; }
-
- private:
-  fs::path path_;
-  bool made_ = false;
-};
-
-// Files of a directory beside its tensors: name and text.
-using Texts = std::vector<std::pair<const char*, std::string>>;
-
-Texts hf_texts(const Plan& plan, const SynthOptions& options, const text::Vocab& vocab) {
-  const Json config = plan.kind ? coded_config_json(plan.config, *plan.kind)
-                                : float_config_json(options, plan.config);
-  return {{"config.json", to_json_text(config, 2) + "\n"},
-          {"tokenizer.json", text::to_tokenizer_json(vocab)},
-          {"tokenizer_config.json", text::to_tokenizer_config_json(vocab)}};
-}
-
-void write_hf(const Plan& plan, const SynthOptions& options) {
-  NewDirectory directory(options.target);
-  const text::Vocab vocab = synthetic_vocab(static_cast<int32_t>(plan.config.vocab_size));
-  const Texts texts = hf_texts(plan, options, vocab);
-  std::vector<std::unique_ptr<AtomicFile>> files;
-  for (const auto& [name, text] : texts) {
-    files.push_back(std::make_unique<AtomicFile>((fs::path(options.target) / name).string()));
-    files.back()->write(text);
-  }
-  {
-    const auto writer =
-        io::write_safetensors_directory(options.target, plan.specs(), kMaxShardBytes);
-    write_tensors(plan, options, *writer);
-    writer->finish();
-  }
-  for (const auto& file : files) file->commit();
-  directory.keep();
+  Target target(std::move(parts), false);
+  write_tensors(plan, options, target.tensors());
+  target.finish();
 }
 
 void check_target(const SynthOptions& options) {
@@ -194,22 +145,20 @@ SynthReport write_synthetic(const SynthOptions& options) {
   check_disk_space(options.target, report.bytes);
   report.tensors = static_cast<int64_t>(plan.pieces.size());
   report.parameters = model::parameter_count(plan.config);
-  if (options.gguf) {
-    write_gguf(plan, options);
-  } else {
-    write_hf(plan, options);
-  }
+  write(plan, options);
   return report;
 }
 
 int64_t synthetic_bytes(const SynthOptions& options, const text::Vocab& vocab) {
   const Plan plan(options);
   if (options.gguf) {
-    GgufHead head = gguf_head(plan, options, vocab);
-    return io::gguf_file_bytes(head.fields, std::move(head.specs));
+    TargetParts parts;
+    parts.specs = plan.specs();
+    parts.rope_freqs = model::rope_freqs(plan.config);
+    return io::gguf_file_bytes(fields_of(plan, options, vocab), all_specs(parts));
   }
   int64_t bytes = io::safetensors_directory_bytes(plan.specs(), kMaxShardBytes);
-  for (const auto& [name, text] : hf_texts(plan, options, vocab)) {
+  for (const auto& [name, text] : texts_of(plan, options, vocab)) {
     bytes += static_cast<int64_t>(text.size());
   }
   return bytes;
