@@ -116,7 +116,7 @@ class Panel {
     for (const std::string& name : names_) {
       // Of doubled positions the lower ends are enough.
       std::string label = name;
-      if (names_.size() > 5) label = name.substr(0, name.find("\u2013"));
+      if (names_.size() > 4) label = name.substr(0, name.find("\u2013"));
       label = first_characters(label, 12);
       const double half = text_width(label, 12) / 2;
       const double x = std::clamp(x_of(name), half, kWidth - half);

@@ -46,13 +46,12 @@ std::string cell(const std::string& text, const std::string& interval = {}) {
                      interval.empty() ? "" : "<small>" + interval + "</small>");
 }
 
-std::string row_html(const Row& row, size_t rank, size_t rows, const Scale& scale) {
+std::string row_html(const Row& row, size_t rank, size_t rows, const Scale& scale, bool show_kv) {
   std::string html = fmt::format(
       "<tr style=\"{}\"><th scope=\"row\"><span class=\"rank\">{}</span><span class=\"dot{}\">"
       "</span><bdi>{}</bdi>",
       series_style(rank, rows), rank + 1, row.on_front ? "" : " off", escape(row.model.name));
-  for (const std::string& more :
-       {row.model.what, row.model.kv.empty() ? "" : "K/V " + row.model.kv}) {
+  for (const std::string& more : {row.model.what, show_kv ? "K/V " + row.model.kv : ""}) {
     if (!more.empty()) html += " <span class=\"chip\">" + escape(shortened(more, 40)) + "</span>";
   }
   html += "</th>";
@@ -116,8 +115,11 @@ std::string candidates_html(const Section& section) {
   }
   html += "</tr></thead><tbody>\n";
   const Scale scale = bar_scale(section);
+  const bool show_kv = std::any_of(section.rows.begin(), section.rows.end(), [&](const Row& row) {
+    return row.model.kv != section.rows.front().model.kv;
+  });
   for (size_t i = 0; i < section.rows.size(); ++i) {
-    html += row_html(section.rows[i], i, section.rows.size(), scale);
+    html += row_html(section.rows[i], i, section.rows.size(), scale, show_kv);
   }
   return html + "</tbody></table></div></div>\n";
 }

@@ -27,7 +27,9 @@ Label label_at(const Point& p, const Direction& d, double distance, double width
   const double middle = p.y + d.y * (gap + label.box.height / 2);
   label.box.x = left;
   label.box.y = middle - label.box.height / 2;
-  label.x = left;
+  // Widths are guesses: the text is tied to the side where its point is.
+  label.x = d.x > 0 ? left : d.x < 0 ? left + width : p.x;
+  label.anchor = d.x > 0 ? "start" : d.x < 0 ? "end" : "middle";
   label.baseline = middle + size * 0.35;
   label.leader = distance > 0;
   return label;

@@ -17,7 +17,8 @@ struct Point {
 
 struct Label {
   Box box;       // of the text
-  double x = 0;  // where the text begins
+  double x = 0;  // where the text begins, has its middle or ends
+  const char* anchor = "start";
   double baseline = 0;
   bool leader = false;  // far enough away to need a line to its point
 };

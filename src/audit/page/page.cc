@@ -55,7 +55,11 @@ std::string verdict(const Section& section) {
     const std::string interval = interval_text(best.mean_kld);
     text = fmt::format("{} {} {}: its mean KLD is {} nats a token{}", bold(name_html(best.model)),
                        section.rows.size() > 1 ? "is closest to" : "against",
-                       name_html(section.reference), bold(nats_text(best.mean_kld.value)),
+                       name_html(section.reference) +
+                           (section.reference.what.empty()
+                                ? ""
+                                : " (" + escape(shortened(section.reference.what, 40)) + ")"),
+                       bold(nats_text(best.mean_kld.value)),
                        interval.empty() ? "" : " (95&nbsp;%: " + interval + ")");
   }
   if (std::isfinite(best.top1_agreement.value)) {
@@ -176,6 +180,9 @@ std::string header_html(const Document& document) {
   html += fmt::format("<h1>{} <span class=\"vs\">against</span> {}</h1>\n",
                       candidates_title(section), name_html(section.reference));
   html += "<p class=\"verdict\">" + verdict(section) + "</p>\n";
+  for (size_t i = 1; i < std::min<size_t>(document.sections.size(), 3); ++i) {
+    html += "<p class=\"verdict\">" + verdict(document.sections[i]) + "</p>\n";
+  }
   const std::string more = second_thought(section);
   if (!more.empty()) html += "<p class=\"verdict\">" + more + "</p>\n";
   html += tiles(section, document.runs[section.source]);

@@ -219,7 +219,7 @@ class Scatter {
       }
       const Label& label = *labels[i];
       if (label.leader) draw_leader(points[i], label.box);
-      svg_.text(label.x, label.baseline, "start",
+      svg_.text(label.x, label.baseline, label.anchor,
                 section_.rows[order[i]].on_front ? "name" : "name dim", points[i].name,
                 fmt::format("style=\"font-size:{}px\"", layout_.font));
     }
