@@ -180,11 +180,11 @@ std::string header_html(const Document& document) {
   html += fmt::format("<h1>{} <span class=\"vs\">against</span> {}</h1>\n",
                       candidates_title(section), name_html(section.reference));
   html += "<p class=\"verdict\">" + verdict(section) + "</p>\n";
+  const std::string more = second_thought(section);
+  if (!more.empty()) html += "<p class=\"verdict\">" + more + "</p>\n";
   for (size_t i = 1; i < std::min<size_t>(document.sections.size(), 3); ++i) {
     html += "<p class=\"verdict\">" + verdict(document.sections[i]) + "</p>\n";
   }
-  const std::string more = second_thought(section);
-  if (!more.empty()) html += "<p class=\"verdict\">" + more + "</p>\n";
   html += tiles(section, document.runs[section.source]);
   for (const Run& run : document.runs) {
     for (const CheckText& check : run.checks) {

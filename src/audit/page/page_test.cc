@@ -126,6 +126,20 @@ TEST(Page, PutsTogetherOnlyWhatWasMeasuredAlike) {
   EXPECT_EQ(audit_page(twice).find("<span class=\"rank\">2"), std::string::npos);
 }
 
+TEST(Page, TellsReferencesApart) {
+  Json j = audit_of({"a.gguf"});
+  Json qat = model("qat@role=qat", "reference", 9000000);
+  qat["what"] = "QAT bf16";
+  j["models"][0]["what"] = "original bf16";
+  j["models"].push_back(qat);
+  j["candidates"].push_back(candidate("a.gguf", 0.002));
+  j["candidates"][1]["reference"] = "qat@role=qat";
+  const std::string page = audit_page(j);
+  EXPECT_EQ(count(page, "<section>"), 2u);
+  EXPECT_TRUE(has(page, "Against <bdi>teacher</bdi> <span class=\"chip role\">original bf16"));
+  EXPECT_TRUE(has(page, "Against <bdi>qat</bdi> <span class=\"chip role\">QAT bf16"));
+}
+
 TEST(Page, RefusesWhatIsNoAudit) {
   EXPECT_THROW((void)audit_page(Json::array()), Error);
   EXPECT_THROW((void)audit_page(Json{{"reference", "x"}}), Error);

@@ -61,10 +61,15 @@ std::string_view without(std::string_view path, std::string_view end) {
                                                          : path;
 }
 
-// The last `parts` names of a path, "@kv=..." kept.
+// The last `parts` names of a path, "@kv=..." kept and "@role=..." not.
 std::string tail_of(std::string_view path, size_t parts) {
   const size_t at = path.find('@');
-  std::string_view suffix = at == std::string_view::npos ? "" : path.substr(at);
+  std::string suffix(at == std::string_view::npos ? "" : path.substr(at));
+  for (const char* role : {"@role=original", "@role=qat"}) {  // said elsewhere
+    if (const size_t r = suffix.find(role); r != std::string::npos) {
+      suffix.erase(r, std::string_view(role).size());
+    }
+  }
   std::string_view file = path.substr(0, at);
   while (file.size() > 1 && file.ends_with('/')) file.remove_suffix(1);
   size_t begin = file.size();
@@ -74,7 +79,7 @@ std::string tail_of(std::string_view path, size_t parts) {
   }
   std::string_view tail = file.substr(begin);
   while (tail.size() > 1 && tail.starts_with('/')) tail.remove_prefix(1);
-  return std::string(without(tail, ".gguf")) + std::string(suffix);
+  return std::string(without(tail, ".gguf")) + suffix;
 }
 
 // As few of the last names of a path as tell the models apart.

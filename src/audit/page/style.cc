@@ -239,7 +239,9 @@ box-shadow:1px 0 0 var(--line)}}
 constexpr const char* kPrint = R"css(;--bg:#fff;--card:#fff}
 body{font-size:10.5pt}main,header,footer{max-width:none;padding:0}figure,.card{break-inside:avoid;
 border-color:#ddd}nav{display:none}.scroll{overflow:visible}
-table.main{min-width:0;font-size:7pt}table.main th,table.main td{padding:4px}
+table.main{min-width:0;font-size:7pt}table.main thead th,table.main small{font-size:6pt}
+table.main th,table.main td{padding:3px}table.main .chip{display:none}
+table.main th[scope=row]{min-width:0}.wide{display:block}svg.narrow,p.narrow-only{display:none}
 table.main td.bar{display:none}table.main thead th.bar{display:none}
 h2{break-after:avoid}.worst>li{break-inside:avoid}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
