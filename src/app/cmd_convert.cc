@@ -13,7 +13,9 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "convert/convert.h"
+#include "convert/lattice_isa.h"
 #include "convert/report_file.h"
+#include "kernels/cpu/dispatch.h"
 
 namespace carat::app {
 namespace {
@@ -115,8 +117,9 @@ class ConvertCommand final : public Command {
         {.names = "--imatrix",
          .value = "FILE",
          .target = &options_.imatrix,
-         .help = "an importance matrix (`carat imatrix`, llama-imatrix): what is rounded loses least "
-                 "where the model looks (GGUF files)"},
+         .help =
+             "an importance matrix (`carat imatrix`, llama-imatrix): what is rounded loses least "
+             "where the model looks (GGUF files)"},
         {.names = "--undo-scale-shift",
          .target = &options_.undo_scale_shift,
          .help = "for re-exported w4a16 checkpoints whose scales are 8/7.5 too large (inspect "
@@ -129,6 +132,7 @@ class ConvertCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    convert::use_lattice_isa(kernels::choose_kernels(environment.isa).isa);
     options_.format = convert::format_from_name(format_);
     read_recipe();
     if (options_.force_q4_0 && options_.format != convert::Format::kGgufQ4_0 &&

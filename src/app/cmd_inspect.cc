@@ -12,7 +12,9 @@
 #include "base/json.h"
 #include "convert/inspect.h"
 #include "convert/inspect_part.h"
+#include "convert/lattice_isa.h"
 #include "convert/report_file.h"
+#include "kernels/cpu/dispatch.h"
 
 namespace carat::app {
 namespace {
@@ -189,6 +191,7 @@ class InspectCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    convert::use_lattice_isa(kernels::choose_kernels(environment.isa).isa);
     if (checksum_ || !checksums_.empty()) {
       return print_checksums(options_.path, checksums_, json_, environment.stop) ? kDone
                                                                                  : kCheckFailed;

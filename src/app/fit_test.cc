@@ -28,16 +28,35 @@ FitInput input_of(int64_t memory, int64_t context) {
 
 TEST(Fit, PartsAddUpAndTheSpeedIsBandwidthOverBytes) {
   const model::Weights weights = q4_0_weights("12B");
-  const Fit f = fit_model(weights, 30'000'000, input_of(int64_t{16'000'000'000}, 8192));
+  FitInput input = input_of(int64_t{16'000'000'000}, 8192);
+  const Fit f = fit_model(weights, 30'000'000, input);
   EXPECT_TRUE(f.fits);
   EXPECT_EQ(f.kv.total(), model::kv_bytes(weights.config, KvType::kI8, 8192, kFitChunk));
-  EXPECT_EQ(f.total(), f.weights.resident() + f.kv.local + f.kv.global + f.activations +
+  EXPECT_EQ(f.activations, model::activation_bytes(weights, KvType::kI8, kFitChunk, 1));
+  EXPECT_GT(f.activations, kFitChunk * weights.config.dim * 4);
+  // Q4_0 has 18 bytes for 32 weights, of which nearly all are in matrices.
+  const double matrices = static_cast<double>(model::parameter_count(weights.config)) * 18 / 32;
+  EXPECT_NEAR(static_cast<double>(f.weights.packed), matrices, 0.005 * matrices);
+  EXPECT_EQ(f.weights.mapped, 0);
+  EXPECT_GT(f.weights.vectors, 0);
+  EXPECT_EQ(f.total(), f.weights.packed + f.weights.vectors +
+                           model::kv_bytes(weights.config, KvType::kI8, 8192, kFitChunk) +
+                           model::activation_bytes(weights, KvType::kI8, kFitChunk, 1) +
                            30'000'000 + kProgramBytes);
+  // More threads work in more memory, and nothing else changes.
+  input.threads = 8;
+  const Fit wide = fit_model(weights, 30'000'000, input);
+  EXPECT_GT(wide.activations, f.activations);
+  EXPECT_EQ(wide.total() - f.total(), wide.activations - f.activations);
+
   model::Model shape;
   shape.weights = weights;
   EXPECT_DOUBLE_EQ(f.speed_limit,
                    40e9 / static_cast<double>(decode_bytes(shape, KvType::kI8, 8191)));
-  EXPECT_LT(f.speed(), f.speed_limit);
+  // A token reads every matrix once (the table is the head's too), and the keys and values.
+  const double step = matrices + static_cast<double>(f.kv.total());
+  EXPECT_NEAR(40e9 / f.speed_limit, step, 0.02 * step);
+  EXPECT_DOUBLE_EQ(f.speed(), kShareOfBandwidth * f.speed_limit);
 }
 
 TEST(Fit, TheLongestContextIsTheLastThatFits) {

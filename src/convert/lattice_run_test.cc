@@ -6,12 +6,15 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <vector>
 
 #include "base/half.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "convert/lattice_isa.h"
 #include "convert/lattice_stats.h"
+#include "kernels/cpu/dispatch.h"
 #include "quant/q4_0.h"
 
 namespace carat::convert {
@@ -107,6 +110,20 @@ TEST(LatticeRun, UsualBlocksAreNotLeftToTheSlowWay) {
       EXPECT_GE(done, 1000 * kRunBlocks * 995 / 1000) << k.isa << ' ' << absmax;
     }
   }
+}
+
+TEST(LatticeRun, ALowerInstructionSetCanBeChosen) {
+  const std::string_view best = kernels::supported_kernels().front()->isa;
+  EXPECT_EQ(best_recover_run(), recover_run_within(best));
+  EXPECT_EQ(recover_run_within("generic"), nullptr);
+  for (const LatticeKernel& k : lattice_kernels()) {
+    EXPECT_EQ(recover_run_within(k.isa), k.run) << k.isa;
+    use_lattice_isa(k.isa);
+    EXPECT_EQ(best_recover_run(), k.run) << k.isa;
+  }
+  use_lattice_isa("generic");
+  EXPECT_EQ(best_recover_run(), nullptr);
+  use_lattice_isa(best);
 }
 
 }  // namespace
