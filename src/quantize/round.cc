@@ -51,6 +51,8 @@ MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
   const int64_t window = std::max<int64_t>(1, kWindow / columns);
   std::vector<float> values(static_cast<size_t>(std::min(window, rows) * columns));
   std::vector<std::byte> out;
+  // The fits to weights search more than the types' own rules do.
+  const std::vector<float> ones(weights.empty() ? static_cast<size_t>(columns) : 0, 1.0f);
   for (int64_t first = 0; first < rows; first += window) {
     job.check_stop();
     const int64_t n = std::min(window, rows - first);
@@ -59,7 +61,7 @@ MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
     job.pool.parallel_for(n, 4, [&](int64_t begin, int64_t end, int) {
       for (int64_t r = begin; r < end; ++r) {
         const float* const w =
-            weights.empty() ? nullptr : weights.data() + (first + r) / per_matrix * columns;
+            weights.empty() ? ones.data() : weights.data() + (first + r) / per_matrix * columns;
         quant::encode_row(matrix.dtype, values.data() + r * columns, out.data() + r * row_size,
                           columns, w);
       }

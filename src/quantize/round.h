@@ -15,7 +15,7 @@ namespace carat::quantize {
 std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& matrix);
 
 // Encodes a matrix whose type has blocks into the job's store; its whole work is that of
-// quant::encode_row. `weights`: of column_weights, or empty.
+// quant::encode_row with weights. `weights`: of column_weights, or empty.
 MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
                              std::span<const float> weights);
 
