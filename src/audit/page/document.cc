@@ -20,13 +20,20 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
 constexpr size_t kMostElements = 1 << 20;  // of a list
 
+// Sizes that can be drawn; below them is nothing that floats could tell from 0.
+double drawable(double v, const char* key) {
+  if (std::isfinite(v) && std::abs(v) > 1e30)
+    throw Error({"too large a number", {}, key, {}, {}, {}});
+  return std::abs(v) < 1e-30 ? 0 : v;
+}
+
 // Absent: not-a-number. JSON has no infinity: a figure that is there but null is infinite.
 double number(const Json& j, const char* key) {
   const auto found = j.find(key);
   if (found == j.end()) return kNone;
   if (found->is_null()) return kInfinity;
   if (!found->is_number()) throw Error({"not a number", {}, key, {}, {}, {}});
-  return found->get<double>();
+  return drawable(found->get<double>(), key);
 }
 
 Figure figure(const Json& j, const char* key) {
@@ -40,7 +47,7 @@ Figure figure(const Json& j, const char* key) {
     const Json& x = (*interval)[i];
     if (x.is_null()) return kInfinity;
     if (!x.is_number()) throw Error({"not an interval", {}, key, "[low, high]", {}, {}});
-    return x.get<double>();
+    return drawable(x.get<double>(), key);
   };
   f.interval = Interval{end(0), end(1)};
   if (std::isnan(f.interval->low) || std::isnan(f.interval->high)) f.interval.reset();

@@ -63,13 +63,13 @@ std::string curves(const Section& section, const Layout& layout) {
     const auto& g = section.rows[i].greedy;
     if (!g) continue;
     std::string d = fmt::format("M{},{}", px(x(0)), px(y(1)));
-    double last = 1;
-    for (int64_t t = 1; t <= g->limit; ++t) {
-      const double share = share_at_least(*g, t);
-      if (share == last) continue;
-      // The token before still was the same in `last` of the answers.
-      d += fmt::format("H{}V{}", px(x(static_cast<double>(t))), px(y(share)));
-      last = share;
+    std::vector<int64_t> sorted = g->first_differences;
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t k = 0; k < sorted.size() && sorted[k] < g->limit; ++k) {
+      if (k + 1 < sorted.size() && sorted[k + 1] == sorted[k]) continue;
+      const double share =
+          static_cast<double>(sorted.size() - k - 1) / static_cast<double>(sorted.size());
+      d += fmt::format("H{}V{}", px(x(static_cast<double>(sorted[k] + 1))), px(y(share)));
     }
     d += fmt::format("H{}", px(x(static_cast<double>(g->limit))));
     svg.open_group(fmt::format("style=\"{}\"", series_style(i, section.rows.size())));

@@ -126,6 +126,20 @@ TEST(Page, PutsTogetherOnlyWhatWasMeasuredAlike) {
   EXPECT_EQ(audit_page(twice).find("<span class=\"rank\">2"), std::string::npos);
 }
 
+TEST(Page, DrawsOrRefusesAnySize) {
+  Json j = audit_of({"a.gguf", "b.gguf"});
+  j["candidates"][0]["mean_kld"] = 5e-324;
+  j["candidates"][0]["mean_kld_interval"] = Json::array({0, 1e-310});
+  j["candidates"][1]["mean_kld"] = 1e29;
+  j["candidates"][1]["kld_histogram"] =
+      Json::array({Json{{"from", 1e-31}, {"to", nullptr}, {"tokens", 7}}});
+  j["candidates"][1]["max_kld"] = -1;
+  j["models"][1]["bytes"] = std::numeric_limits<int64_t>::max();
+  EXPECT_TRUE(has(audit_page(j), "</html>"));
+  j["candidates"][1]["mean_kld"] = 1e308;
+  EXPECT_THROW((void)audit_page(j), Error);
+}
+
 TEST(Page, TellsReferencesApart) {
   Json j = audit_of({"a.gguf"});
   Json qat = model("qat@role=qat", "reference", 9000000);
