@@ -204,8 +204,8 @@ font-weight:600;box-decoration-break:clone;-webkit-box-decoration-break:clone}
 .tops div:first-child{--c:var(--soft)}
 .tops li{display:grid;grid-template-columns:minmax(0,8.5em) 1fr 4.6em;gap:10px;
 align-items:center;padding:1px 0}
-.tops code{justify-self:start;max-width:100%;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
-
+.tops code{justify-self:start;max-width:100%;white-space:nowrap;
+overflow:hidden;text-overflow:ellipsis}
 .tops .n{color:var(--soft);font-size:.78rem}
 .tops .hit code{background:var(--mark);border-radius:4px;padding:0 4px;margin-left:-4px}
 .meter{display:block;height:7px;border-radius:4px;background:var(--faint);overflow:hidden}
