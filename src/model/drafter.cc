@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "model/layer_name.h"
 
 namespace carat::model {
 namespace {
@@ -53,12 +54,6 @@ constexpr R kTable[] = {
   {"model.layers.N.layer_scalar", "blk.N.layer_output_scale.weight", C::kKeep, kLayer, one, false, false},
 };
 // clang-format on
-
-std::string with_layer(std::string_view pattern, int64_t layer) {
-  const size_t n = pattern.find(".N.");
-  if (n == std::string_view::npos) return std::string(pattern);
-  return fmt::format("{}.{}.{}", pattern.substr(0, n), layer, pattern.substr(n + 3));
-}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include "model/footprint_ops.h"
 #include "model/forward.h"
 #include "model/kv_cache.h"
+#include "model/load.h"
 #include "model/pack.h"
 
 namespace carat::model {
@@ -24,11 +25,6 @@ class NoFile final : public RandomAccessFile {
 };
 
 const NoFile kNoFile;
-
-bool is_only_looked_up(const Config& config, TensorKind kind) {
-  return kind == TensorKind::kPleTable ||
-         (kind == TensorKind::kTokenEmbedding && !config.tied_embeddings);
-}
 
 int64_t next_power(int64_t n) {
   int64_t power = 16;
@@ -68,7 +64,7 @@ WeightMemory weight_memory(const Weights& weights) {
     const kernels::Weight& w = weights.all[i];
     const int64_t bytes = w.count * w.rows * w.row_size();
     if (is_packed_kind(weights.config, weights.refs[i], w)) continue;
-    if (is_only_looked_up(weights.config, weights.refs[i].kind)) {
+    if (is_looked_up_only(weights.config, weights.refs[i].kind)) {
       memory.in_file += bytes;
     } else if (w.count * w.rows > 1) {
       memory.mapped += bytes;

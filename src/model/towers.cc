@@ -1,8 +1,7 @@
 #include "model/towers.h"
 
-#include <fmt/format.h>
-
 #include "base/error.h"
+#include "model/layer_name.h"
 
 namespace carat::model {
 namespace {
@@ -142,12 +141,6 @@ const char* hf_prefix(const R& row) {
 }
 
 constexpr const char* kClipNames[] = {"", "input_min", "input_max", "output_min", "output_max"};
-
-std::string with_layer(std::string_view pattern, int64_t layer) {
-  const size_t n = pattern.find(".N.");
-  if (n == std::string_view::npos) return std::string(pattern);
-  return fmt::format("{}.{}.{}", pattern.substr(0, n), layer, pattern.substr(n + 3));
-}
 
 // The bounds stand beside the matrix, not under its last part.
 std::string with_clip(std::string name, std::string_view matrix, TowerClip clip) {
