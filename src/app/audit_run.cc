@@ -38,14 +38,18 @@ class AuditRun {
 
   std::optional<audit::AuditReport> run() {
     parse_models();
+    check_request();
     read_text();
     if (!check_overlap()) return std::nullopt;
     open_models();
     open_state();
-    audit::AuditHooks hooks{.state = state_.get(), .progress = {}, .stop = environment_.stop};
+    open_save();
+    audit::AuditHooks hooks{
+        .state = state_.get(), .progress = {}, .stop = environment_.stop, .save = save_.get()};
     hooks.progress = [this](const audit::AuditProgress& p) { show(p); };
     const audit::AuditResult result =
         audit::run_audit(models_, chunks(), request_.audit, pool_, hooks);
+    if (save_) save_->commit();
     progress_.finish();
     add_comparisons(result);
     if (request_.greedy_tokens) add_greedy();
@@ -71,6 +75,36 @@ class AuditRun {
     return std::filesystem::is_regular_file(spec.path, code) && audit::is_stored_teacher(spec.path);
   }
 
+  bool saves_kld() const {
+    return request_.save_reference && request_.save_reference->ends_with(".kld");
+  }
+
+  // What cannot go together, before anything is read.
+  void check_request() const {
+    const bool stored = is_stored(references_.front());
+    const auto refuse = [](const char* why) { throw UsageError(why); };
+    if (stored && request_.greedy_tokens) refuse("--greedy: stored predictions do not write on");
+    if (stored && request_.memory) refuse("--memory: stored predictions are not run");
+    if (request_.memory && request_.greedy_tokens) {
+      refuse("--greedy: a reference that is run layer by layer (--memory) does not write on");
+    }
+    if (!request_.save_reference) return;
+    const std::string& path = *request_.save_reference;
+    if (!saves_kld() && !path.ends_with(".carat-ref")) {
+      throw UsageError(
+          fmt::format("--save-reference: '{}' does not end in .kld or .carat-ref", path));
+    }
+    if (stored) refuse("--save-reference: the reference is such a file already");
+    if (request_.state) {
+      refuse("--save-reference: not with --state, whose finished chunks are not run again");
+    }
+    if (saves_kld() && request_.audit.precision > 0) {
+      refuse(
+          "--save-reference: not with --precision, as a .kld file must be complete; a "
+          ".carat-ref need not");
+    }
+  }
+
   // Text comes from files, or is what a stored reference was made from.
   void read_text() {
     const bool stored = is_stored(references_.front());
@@ -88,6 +122,7 @@ class AuditRun {
                    "note: the text is put into the model's chat template; --raw reads it "
                    "as it is\n");
       }
+      if (saves_kld()) leave_out_shorter();
       return;
     }
     text_.tokenizer = audit_tokenizer(candidates_.front().path);
@@ -97,6 +132,20 @@ class AuditRun {
       text_.corpus.chunks.push_back(stored_->chunk(c));
     }
     text_.corpus.domains = stored_->origin().domains;
+    text_.chat = stored_->origin().format == "chat";
+  }
+
+  // A .kld file has no room for the shorter pieces at the ends of texts; llama.cpp leaves them out
+  // too.
+  void leave_out_shorter() {
+    auto& all = text_.corpus.chunks;
+    size_t longest = 0;
+    for (const audit::Chunk& chunk : all) longest = std::max(longest, chunk.tokens.size());
+    const size_t before = all.size();
+    std::erase_if(all, [&](const audit::Chunk& c) { return c.tokens.size() < longest; });
+    if (all.size() == before) return;
+    fmt::print(stderr, "note: {} shorter chunks are left out, which a .kld file cannot hold\n",
+               before - all.size());
   }
 
   bool check_overlap() {
@@ -119,7 +168,10 @@ class AuditRun {
     for (const ModelSpec& spec : references_) {
       if (stored_) {
         models_.references.push_back({.model = nullptr, .stored = stored_.get()});
-        report_.references.push_back({.path = spec.text, .what = "stored predictions"});
+        const std::string& of = stored_->origin().model;
+        report_.references.push_back(
+            {.path = spec.text,
+             .what = of.empty() ? "stored predictions" : "stored predictions of " + of});
         report_.references.back().files.push_back(file_info(spec.path, true));
         report_.references.back().bytes = report_.references.back().files.front().bytes;
         continue;
@@ -231,6 +283,32 @@ class AuditRun {
     state_ = std::make_unique<audit::AuditState>(*request_.state, key);
   }
 
+  void open_save() {
+    if (!request_.save_reference) return;
+    const audit::ModelInfo& model = report_.references.front();
+    audit::TeacherPlan plan;
+    plan.vocab_size = models_.references.front().model->vocab_size();
+    for (const size_t c : audit::visiting_order(chunks().size(), request_.audit)) {
+      plan.chunks.push_back(chunks()[c]);
+    }
+    plan.origin.model = model.path;
+    // The last file is the weights' where there are no shards.
+    const OpenedModel& opened = opened_.open(references_.front().path, request_.memory.has_value());
+    if (opened.model.source->paths().size() == 1) {
+      plan.origin.model_sha256 = model.files.back().sha256;
+    }
+    plan.origin.engine =
+        fmt::format("carat {} (commit {}, {}, kv {})", version(), commit(), table_.isa, model.kv);
+    for (const audit::TextCounts& file : text_.corpus.files) {
+      plan.origin.texts.push_back({file.path, file.sha256});
+    }
+    plan.origin.domains = text_.corpus.domains;
+    plan.origin.format = text_.chat ? "chat" : "raw";
+    plan.origin.context = request_.corpus.context;
+    plan.origin.min_context = request_.corpus.min_context;
+    save_ = audit::make_teacher_writer(*request_.save_reference, plan);
+  }
+
   void show(const audit::AuditProgress& p) {
     layers_.finish();
     std::string note;
@@ -273,7 +351,8 @@ class AuditRun {
     options.seed = request_.audit.summary.seed;
     options.stop_ids = opened_.open(references_.front().path, false).model.generation.stop_ids;
     Progress progress("greedy answers");
-    audit::AuditHooks hooks{.state = state_.get(), .progress = {}, .stop = environment_.stop};
+    audit::AuditHooks hooks{
+        .state = state_.get(), .progress = {}, .stop = environment_.stop, .save = nullptr};
     hooks.progress = [&](const audit::AuditProgress& p) { progress.update(p.done, p.total); };
     auto found = audit::run_greedy(models_, chunks(), options, hooks);
     for (size_t i = 0; i < found.size(); ++i) report_.comparisons[i].greedy = std::move(found[i]);
@@ -297,12 +376,19 @@ class AuditRun {
     fill_provenance();
   }
 
+  // As asked for; a .kld does not say, but compares from the middle of its chunks on.
+  int64_t stored_min_context() const {
+    const int64_t said = stored_->origin().min_context;
+    return said > 0 ? said : chunks().front().compared.front() + 1;
+  }
+
   void fill_provenance() {
     audit::Provenance& from = report_.provenance;
     from.version = version();
     from.commit = commit();
     from.isa = table_.isa;
     from.threads = request_.threads;
+    from.command_line = environment_.command_line;
     const audit::Corpus& corpus = text_.corpus;
     for (size_t i = 0; i < corpus.files.size(); ++i) {
       const audit::TextCounts& file = corpus.files[i];
@@ -314,6 +400,7 @@ class AuditRun {
     from.kv = request_.kv;
     from.context = stored_ ? stored_->context() : request_.corpus.context;
     from.min_context = request_.corpus.min_context;
+    if (stored_) from.min_context = stored_min_context();
     from.max_positions = request_.corpus.max_positions;
     from.precision = request_.audit.precision;
     from.seed = request_.audit.summary.seed;
@@ -333,6 +420,7 @@ class AuditRun {
   std::vector<std::unique_ptr<audit::LogitSource>> again_;
   audit::AuditModels models_;
   std::unique_ptr<audit::AuditState> state_;
+  std::unique_ptr<audit::TeacherWriter> save_;
   audit::AuditReport report_;
   Progress progress_{"tokens"}, layers_{"layers"};
 };

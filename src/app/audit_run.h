@@ -23,6 +23,7 @@ struct AuditRequest {
   audit::CorpusOptions corpus;
   audit::AuditOptions audit;
   std::optional<std::string> state;
+  std::optional<std::string> save_reference;  // .kld or .carat-ref
   std::optional<int64_t> greedy_tokens;
   int64_t greedy_prompts = 32;
   std::optional<int64_t> memory;  // references are run layer by layer

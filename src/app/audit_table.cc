@@ -117,6 +117,24 @@ void print_domains(const audit::AuditReport& report, const Comparisons& list) {
   fmt::print("\n{}", table.text());
 }
 
+void print_greedy(const audit::AuditReport& report, const Comparisons& list) {
+  if (!list.front()->greedy) return;
+  Table table({"greedy answers", "prompts", "equal", "first difference, median", "earliest"});
+  for (const audit::Comparison* c : list) {
+    std::vector<double> sorted(c->greedy->first_differences.begin(),
+                               c->greedy->first_differences.end());
+    if (sorted.empty()) continue;
+    std::sort(sorted.begin(), sorted.end());
+    const auto limit = static_cast<double>(c->greedy->limit);
+    const auto equal = std::count(sorted.begin(), sorted.end(), limit);
+    table.add({report.candidates[c->candidate].path, fmt::format("{}", sorted.size()),
+               fmt::format("{}", equal),
+               fmt::format("{:g} of {}", audit::quantile(sorted, 0.5), c->greedy->limit),
+               fmt::format("{:g}", sorted.front())});
+  }
+  fmt::print("\n{}", table.text());
+}
+
 std::string noise_text(const audit::AuditReport& report) {
   return report.noise_how.empty() ? "not measured" : fmt::format("{}", report.noise_kld);
 }
@@ -148,6 +166,7 @@ void print_audit(const audit::AuditReport& report) {
     print_figures(report, list);
     print_differences(report, list);
     print_domains(report, list);
+    print_greedy(report, list);
     if (r == 0 && first.chunks < 10) {
       fmt::print(stderr, "note: {} chunks are too few for intervals to trust\n", first.chunks);
     }

@@ -66,6 +66,8 @@ class AuditCommand final : public Command {
              "what smaller keys and values cost"},
             {"carat audit teacher/ a.gguf --text t.txt --precision 2% --state a.state",
              "ends when the mean is known to 2 %, and goes on where it was interrupted"},
+            {"carat audit teacher/ teacher/ --text t.txt --save-reference t.carat-ref",
+             "keeps the teacher's predictions; then: carat audit t.carat-ref a.gguf"},
             {"carat audit teacher/ a.gguf --text t.txt --calibration c.txt --max-kld 0.02",
              "exit code 3 if the texts overlap, or if the mean is above 0.02"}}};
   }
@@ -162,6 +164,12 @@ class AuditCommand final : public Command {
              .value = "FILE",
              .target = &request_.state,
              .help = "keeps what is finished in FILE; the same command goes on from there"},
+            {.names = "--save-reference",
+             .value = "FILE",
+             .target = &request_.save_reference,
+             .help = "keeps what REF predicts, to be given as REF later: .carat-ref (about 1 kB a "
+                     "compared token, KLD is estimated) or .kld (2 bytes a token of the "
+                     "vocabulary, readable by llama.cpp)"},
             {.names = "--seed",
              .value = "S",
              .target = &seed_,

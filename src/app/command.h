@@ -18,6 +18,7 @@ namespace carat::app {
 struct Environment {
   std::optional<std::string> isa;           // CARAT_ISA; without it, the best this machine has
   const std::atomic<bool>* stop = nullptr;  // set by Ctrl-C
+  std::string command_line;                 // "carat audit ...", as a shell would take it
 };
 
 class Command {

@@ -113,6 +113,24 @@ int dispatch(const std::vector<std::string>& args, const Environment& environmen
   return command->run(environment);
 }
 
+// The words as a POSIX shell would take them.
+std::string quoted(const std::vector<std::string>& words) {
+  constexpr const char* kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=@%+,:";
+  std::string line = "carat";
+  for (const std::string& word : words) {
+    line += ' ';
+    if (!word.empty() && word.find_first_not_of(kPlain) == std::string::npos) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) line += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    line += '\'';
+  }
+  return line;
+}
+
 // Everything a command printed must have arrived; a full disk is a failure, not a success.
 int flush_output(int code) {
   if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return code;
@@ -127,7 +145,9 @@ int run_program(int argc, char** argv) {
     Environment environment;
     if (const char* isa = std::getenv("CARAT_ISA"); isa && *isa) environment.isa = isa;
     environment.stop = &stop_flag();
-    return flush_output(dispatch({argv + 1, argv + argc}, environment, command));
+    const std::vector<std::string> args(argv + 1, argv + argc);
+    environment.command_line = quoted(args);
+    return flush_output(dispatch(args, environment, command));
   } catch (const UsageError& error) {
     fmt::print(stderr, "carat{}: {}\n  hint: carat{} --help\n", command, error.what(), command);
     return kUsage;

@@ -93,7 +93,8 @@ void add_option(CLI::App& app, const Option& option) {
            [&option](const std::vector<std::string>& words) {
              for (const std::string& word : words) std::visit(Assign{option, word}, option.target);
            })
-        ->required(option.required);
+        ->required(option.required)
+        ->allow_extra_args(is_positional(option));
     return;
   }
   app.add_option_function<std::string>(option.names,

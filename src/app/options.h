@@ -15,7 +15,8 @@ namespace carat::app {
 
 // Where a parsed value goes. Must outlive the parse. A bool is a flag without a value; the optional
 // kinds stay empty when the option is not given; a vector of numbers is written "2,5,9"; a vector
-// of strings takes all remaining words of a positional.
+// of strings takes all remaining words of a positional, and of an option one word each time that it
+// is given.
 using Target = std::variant<bool*, int64_t*, double*, std::string*, std::optional<int64_t>*,
                             std::optional<double>*, std::optional<std::string>*,
                             std::vector<int32_t>*, std::vector<std::string>*>;

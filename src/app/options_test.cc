@@ -9,6 +9,7 @@ namespace {
 struct Sample {
   std::string model;
   std::vector<std::string> rest;
+  std::vector<std::string> files;
   std::optional<std::string> prompt;
   int64_t count = 8;
   double temperature = 1;
@@ -21,6 +22,7 @@ struct Sample {
   std::vector<Option> options() {
     return {{.names = "MODEL", .target = &model, .required = true, .help = "a model"},
             {.names = "REST", .target = &rest, .help = "more"},
+            {.names = "--file", .value = "F", .target = &files, .help = "files"},
             {.names = "-p,--prompt", .value = "TEXT", .target = &prompt, .help = "prompt"},
             {.names = "-n,--count",
              .value = "N",
@@ -89,6 +91,14 @@ TEST(Options, AnEmptyPromptIsAPrompt) {
 TEST(Options, PositionalsInOrder) {
   Sample s;
   ASSERT_TRUE(s.parse({"a", "b", "c"}));
+  EXPECT_EQ(s.model, "a");
+  EXPECT_EQ(s.rest, (std::vector<std::string>{"b", "c"}));
+}
+
+TEST(Options, ARepeatedOptionTakesOneWordEachTime) {
+  Sample s;
+  ASSERT_TRUE(s.parse({"--file", "x", "a", "--file=y", "b", "--file", "z", "c"}));
+  EXPECT_EQ(s.files, (std::vector<std::string>{"x", "y", "z"}));
   EXPECT_EQ(s.model, "a");
   EXPECT_EQ(s.rest, (std::vector<std::string>{"b", "c"}));
 }

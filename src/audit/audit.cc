@@ -111,7 +111,7 @@ class Run {
   AuditResult run() {
     AuditResult result;
     result.noise_kld = noise();
-    ChunkReader reader(models_, pool_);
+    ChunkReader reader(models_, pool_, hooks_.save);
     for (size_t k = 0; k < order_.size(); ++k) {
       if (options_.precision > 0 && is_precise()) break;
       const size_t c = order_[k];
@@ -262,6 +262,7 @@ std::vector<size_t> visiting_order(size_t n_chunks, const AuditOptions& options)
 AuditResult run_audit(const AuditModels& models, std::span<const Chunk> chunks,
                       const AuditOptions& options, ThreadPool& pool, const AuditHooks& hooks) {
   CHECK(!chunks.empty());
+  CHECK(!hooks.save || (!hooks.state && models.references.front().model));
   check_models(models, chunks);
   return Run(models, chunks, options, pool, hooks).run();
 }

@@ -62,6 +62,9 @@ struct AuditHooks {
   AuditState* state = nullptr;  // finished chunks are taken from it and added to it
   std::function<void(const AuditProgress&)> progress;
   const std::atomic<bool>* stop = nullptr;
+  // Given the first reference's logits; its plan holds the chunks in visiting_order. The caller
+  // commits. Not with a state, whose finished chunks are not run again, nor a stored reference.
+  TeacherWriter* save = nullptr;
 };
 
 // One candidate against one reference.

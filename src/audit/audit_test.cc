@@ -120,6 +120,38 @@ TEST(RunAudit, MatchesAPlainLoopForEveryPair) {
   EXPECT_GT(mean_kld(r.pairs[0]), 0);
 }
 
+class KeptLogits final : public TeacherWriter {
+ public:
+  void add(std::span<const float> logits, ThreadPool&) override {
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  void commit() override {}
+  std::vector<float> all;
+};
+
+TEST(RunAudit, SavesTheFirstReferenceInTheOrderOfVisits) {
+  FakeModel first(kVocab, 0), second(kVocab, 0.3f), tilted(kVocab, 0.5f);
+  ThreadPool pool(2);
+  AuditModels models = models_of(first, {&tilted, &first});
+  models.references.push_back({&second, nullptr});
+  const auto chunks = random_chunks(150, kVocab);
+  AuditOptions options;
+  options.precision = 1e-9;
+  KeptLogits kept;
+  AuditHooks hooks;
+  hooks.save = &kept;
+  (void)run_audit(models, chunks, options, pool, hooks);
+  std::vector<float> want;
+  for (const size_t c : visiting_order(chunks.size(), options)) {
+    std::vector<float> rows(chunks[c].compared.size() * kVocab);
+    FakeModel again(kVocab, 0);
+    again.start(chunks[c].tokens);
+    again.read(chunks[c].compared, rows);
+    want.insert(want.end(), rows.begin(), rows.end());
+  }
+  EXPECT_EQ(kept.all, want);
+}
+
 TEST(RunAudit, RefusesWhatCannotBeCompared) {
   FakeModel reference(kVocab, 0), other(kVocab + 1, 0), sick(kVocab, 0);
   sick.poison = true;

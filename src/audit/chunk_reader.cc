@@ -7,8 +7,8 @@
 
 namespace carat::audit {
 
-ChunkReader::ChunkReader(const AuditModels& models, ThreadPool& pool)
-    : models_(models), pool_(pool) {
+ChunkReader::ChunkReader(const AuditModels& models, ThreadPool& pool, TeacherWriter* save)
+    : models_(models), pool_(pool), save_(save) {
   bool any_stored = false;
   for (const Reference& r : models.references) {
     references_.push_back(r.model ? running_index(r.model) : 0);
@@ -50,6 +50,7 @@ std::vector<std::vector<Position>> ChunkReader::read(const Chunk& chunk, int64_t
     const size_t count = std::min(static_cast<size_t>(rows_), n - first);
     const auto rows = std::span(chunk.compared).subspan(first, count);
     for (Running& r : running_) r.source->read(rows, std::span(r.logits).first(count * vocab_));
+    if (save_) save_->add(std::span(running_[references_[0]].logits).first(count * vocab_), pool_);
     compare(chunk, rows, first, out);
     advance(static_cast<int64_t>(count));
   }

@@ -12,7 +12,8 @@ namespace carat::audit {
 
 class ChunkReader {
  public:
-  ChunkReader(const AuditModels& models, ThreadPool& pool);
+  // `save`, if there is one, is given the first reference's logits.
+  ChunkReader(const AuditModels& models, ThreadPool& pool, TeacherWriter* save = nullptr);
 
   void look_ahead(std::span<const Chunk* const> coming);
 
@@ -39,6 +40,7 @@ class ChunkReader {
 
   const AuditModels& models_;
   ThreadPool& pool_;
+  TeacherWriter* save_;
   size_t vocab_ = 0;
   int64_t rows_ = 0;  // at most so many at a time
   std::vector<Running> running_;

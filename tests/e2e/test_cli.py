@@ -6,9 +6,9 @@ import unittest
 
 from harness import CARAT, CaratTest, carat
 
-COMMANDS = ["run", "logits", "inspect", "convert", "audit", "imatrix", "train", "bench", "synth",
-            "tokenize", "fit"]
-PLANNED = ["quantize", "serve", "pull"]
+COMMANDS = ["run", "logits", "inspect", "convert", "audit", "report", "imatrix", "train", "bench",
+            "synth", "tokenize", "fit", "quantize"]
+PLANNED = ["serve", "pull"]
 
 
 class Help(CaratTest):
