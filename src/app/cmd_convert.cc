@@ -20,6 +20,15 @@
 namespace carat::app {
 namespace {
 
+// What to open: of a split file its first part.
+std::string name_of_result(const convert::ConvertReport& report) {
+  const auto& files = report.target_files;
+  if (convert::is_directory(report.options.format) || files.size() < 2) {
+    return report.options.target;
+  }
+  return fmt::format("{} and {} more", files.front().path, files.size() - 1);
+}
+
 // "99.987 %", never rounded up to 100.
 std::string share(int64_t part, int64_t whole) {
   if (whole <= 0) return "-";
@@ -217,7 +226,7 @@ class ConvertCommand final : public Command {
     for (const convert::FileDigest& f : report.target_files) print_digest("result", f);
     for (const std::string& note : report.notes) fmt::print(stderr, "note: {}\n", note);
     if (!report.hint.empty()) fmt::print(stderr, "hint: {}\n", report.hint);
-    fmt::print("wrote {} ({}, from {}) in {}\n", report.options.target,
+    fmt::print("wrote {} ({}, from {}) in {}\n", name_of_result(report),
                format_bytes(report.target_bytes), format_bytes(report.source_bytes),
                format_duration(report.seconds));
   }
