@@ -144,7 +144,7 @@ class AuditRun {
     const size_t before = all.size();
     std::erase_if(all, [&](const audit::Chunk& c) { return c.tokens.size() < longest; });
     if (all.size() == before) return;
-    fmt::print(stderr, "note: {} shorter chunks are left out, which a .kld file cannot hold\n",
+    fmt::print(stderr, "note: chunks left out because a .kld file needs equal lengths: {}\n",
                before - all.size());
   }
 
@@ -395,6 +395,12 @@ class AuditRun {
       from.texts.push_back({.file = {.path = file.path, .bytes = file.bytes, .sha256 = file.sha256},
                             .domain = corpus.domains[static_cast<size_t>(file.domain)],
                             .tokens = file.tokens});
+    }
+    if (stored_) {
+      for (const auto& text : stored_->origin().texts) {
+        from.texts.push_back(
+            {.file = {.path = text.path, .bytes = 0, .sha256 = text.sha256}, .domain = {}});
+      }
     }
     from.format = text_.chat ? "chat" : "raw";
     from.kv = request_.kv;

@@ -143,8 +143,9 @@ void print_text(const audit::AuditReport& report, const audit::Summary& s) {
   const audit::Provenance& from = report.provenance;
   fmt::print(
       "text {}{}  {} tokens in {} chunks of {}, <bos> first, {} tokens of context at least\n",
-      texts_of(from), from.format == "raw" ? "" : fmt::format(" ({})", from.format), s.tokens,
-      s.chunks, from.context, from.min_context);
+      from.texts.empty() ? "unknown" : texts_of(from),
+      from.format == "raw" ? "" : fmt::format(" ({})", from.format), s.tokens, s.chunks,
+      from.context, from.min_context);
   fmt::print(
       "KLD is KL(reference || candidate) in nats a token; noise floor {}; (95 % intervals)\n",
       noise_text(report));
@@ -168,7 +169,7 @@ void print_audit(const audit::AuditReport& report) {
     print_domains(report, list);
     print_greedy(report, list);
     if (r == 0 && first.chunks < 10) {
-      fmt::print(stderr, "note: {} chunks are too few for intervals to trust\n", first.chunks);
+      fmt::print(stderr, "note: too few chunks ({}) for intervals to trust\n", first.chunks);
     }
   }
   for (const audit::Check& check : report.checks) {

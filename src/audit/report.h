@@ -17,7 +17,7 @@ namespace carat::audit {
 
 struct FileInfo {
   std::string path = {};
-  int64_t bytes = 0;
+  int64_t bytes = 0;        // 0: unknown, of what a stored reference was made from
   std::string sha256 = {};  // 64 hexadecimal digits; empty: not computed
 };
 
@@ -36,7 +36,7 @@ struct ModelInfo {
 struct TextInfo {
   FileInfo file;
   std::string domain = {};  // what Summary's domains call it; empty: none
-  int64_t tokens = 0;       // of the whole file, tokenized
+  int64_t tokens = 0;       // of the whole file, tokenized; 0: unknown
 };
 
 // What is needed to run the audit again.

@@ -25,7 +25,7 @@ void put(Json& j, const std::string& key, const Figure& figure) {
 Json file_json(const FileInfo& file) {
   Json j;
   j["path"] = file.path;
-  j["bytes"] = file.bytes;
+  if (file.bytes > 0) j["bytes"] = file.bytes;
   if (!file.sha256.empty()) j["sha256"] = file.sha256;
   return j;
 }
@@ -47,7 +47,7 @@ Json model_json(const ModelInfo& model, const char* role) {
 Json text_json(const TextInfo& text) {
   Json j = file_json(text.file);
   if (!text.domain.empty()) j["domain"] = text.domain;
-  j["tokens"] = text.tokens;
+  if (text.tokens > 0) j["tokens"] = text.tokens;
   return j;
 }
 

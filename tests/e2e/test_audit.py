@@ -8,7 +8,10 @@ import subprocess
 import time
 import unittest
 
-from harness import CARAT, NANO_DIR, CaratTest, nano_gguf
+import schema
+from harness import CARAT, NANO_DIR, SOURCE_DIR, CaratTest, nano_gguf
+
+SCHEMA = json.loads((SOURCE_DIR / "docs" / "audit-schema.json").read_text())
 
 WORDS = ("it was a truth that the lady had never been told of her brother and he could not think "
          "so well of every house in the county as she did when they had walked to the village in "
@@ -159,6 +162,9 @@ class Audit(CaratTest):
         self.assertAlmostEqual(stored["reference_perplexity"] / direct["reference_perplexity"], 1,
                                places=4)
         self.assertEqual([b["domain"] for b in stored["candidates"][0]["by_domain"]], ["a", "b"])
+        self.assertEqual([t["sha256"] for t in stored["texts"]],
+                         [t["sha256"] for t in direct["texts"]])
+        self.assertEqual(list(schema.errors(stored, SCHEMA)), [])
         self.assertIn(str(self.teacher), json.dumps(stored["models"][0]))
         self.assertLess(self.audit(ref, self.teacher)["mean_kld"], 1e-6)
 
