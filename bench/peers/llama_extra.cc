@@ -8,14 +8,14 @@
 //
 //     llama_extra MODEL.gguf THREADS logits P
 //     llama_extra MODEL.gguf THREADS depth N DEPTH...
+#include <llama.h>
+
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
-
-#include "llama.h"
 
 namespace {
 
