@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/error.h"
@@ -19,13 +20,17 @@ namespace fs = std::filesystem;
 using carat::convert::Journal;
 
 const std::string& folder() {
-  static const std::string path = [] {
-    const fs::path p =
+  struct Folder {
+    std::string path =
         fs::temp_directory_path() / ("carat-journal-fuzz-" + std::to_string(::getpid()));
-    fs::create_directories(p);
-    return p.string();
-  }();
-  return path;
+    Folder() { fs::create_directories(path); }
+    ~Folder() {
+      std::error_code ignored;
+      fs::remove_all(path, ignored);
+    }
+  };
+  static const Folder folder;
+  return folder.path;
 }
 
 void put(const std::string& path, const std::string& text) {

@@ -220,6 +220,7 @@ class ConvertCommand final : public Command {
     fmt::print("weights reproduced exactly  {} of {} ({})\n", report.weights_bit_exact,
                report.weights, share(report.weights_bit_exact, report.weights));
     print_classes(report);
+    print_codes(report);
     print_losses(report);
     print_kept(report);
     for (const convert::FileDigest& f : report.source_files) print_digest("source", f);
@@ -234,6 +235,23 @@ class ConvertCommand final : public Command {
   static void print_digest(const char* what, const convert::FileDigest& f) {
     fmt::print("SHA-256 of the {}  {}\n  {}{}\n", what, f.path, f.sha256,
                f.recorded.empty() ? "" : "  (as the Hub recorded it)");
+  }
+
+  // How often each code occurs, by the class of the matrices.
+  static void print_codes(const convert::ConvertReport& report) {
+    std::vector<std::string> head{"codes, % of weights"};
+    for (int code = -8; code < 8; ++code) head.push_back(std::to_string(code));
+    Table table(std::move(head));
+    bool any = false;
+    for (const convert::ClassReport& c : convert::class_reports(report.tensors)) {
+      const auto shares = convert::code_shares(c.lattice);
+      if (shares[0].empty()) continue;
+      std::vector<std::string> row{c.name};
+      row.insert(row.end(), shares.begin(), shares.end());
+      table.add(std::move(row));
+      any = true;
+    }
+    if (any) fmt::print("{}\n", table.text());
   }
 
   // What was found on the lattice, by the class of the matrices.

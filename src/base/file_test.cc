@@ -5,15 +5,29 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "base/error.h"
 
 namespace carat {
 namespace {
 
+// One for the whole process, removed at its end; a folder of its own below it at each call.
 std::string temporary_folder() {
-  std::string t = testing::TempDir() + "carat_file_XXXXXX";
-  return ::mkdtemp(t.data());
+  struct Root {
+    std::string path = testing::TempDir() + "carat_file_XXXXXX";
+    int n = 0;
+    Root() { CHECK(::mkdtemp(path.data()) != nullptr); }
+    ~Root() {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+    }
+  };
+  static Root root;
+  const std::string folder = root.path + "/" + std::to_string(root.n++);
+  std::filesystem::create_directory(folder);
+  return folder;
 }
 
 bool exists(const std::string& p) {
