@@ -137,7 +137,7 @@ std::optional<int64_t> peak_resident_bytes(const std::string& root) {
 
 int64_t parse_bytes(const std::string& text, const std::string& option) {
   const auto fail = [&] {
-    return UsageError(option + " takes a number with kB, MB or GB, not '" + text + "'");
+    return UsageError(option + " takes a number with kB, MB, GB, MiB or GiB, not '" + text + "'");
   };
   double value = 0;
   const char* const end = text.data() + text.size();
@@ -150,6 +150,9 @@ int64_t parse_bytes(const std::string& text, const std::string& option) {
   if (unit == "kB" || unit == "KB" || unit == "k") factor = 1e3;
   if (unit == "MB" || unit == "M") factor = 1e6;
   if (unit == "GB" || unit == "G") factor = 1e9;
+  if (unit == "KiB") factor = 0x1p10;
+  if (unit == "MiB") factor = 0x1p20;
+  if (unit == "GiB") factor = 0x1p30;
   if (factor == 0 || value * factor > 1e18) throw fail();
   return static_cast<int64_t>(value * factor);
 }

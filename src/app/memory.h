@@ -26,8 +26,8 @@ namespace carat::app {
 // does not say. root: as above.
 [[nodiscard]] std::optional<int64_t> peak_resident_bytes(const std::string& root = "");
 
-// "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9. Throws UsageError naming
-// `option`.
+// "512MB", "2.5GB", "1048576": bytes, with kB, MB, GB = 1e3, 1e6, 1e9 and KiB, MiB, GiB = 2^10,
+// 2^20, 2^30. Throws UsageError naming `option`.
 [[nodiscard]] int64_t parse_bytes(const std::string& text, const std::string& option);
 
 }  // namespace carat::app

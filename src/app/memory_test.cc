@@ -19,6 +19,9 @@ TEST(ParseBytes, KnowsUnits) {
   EXPECT_EQ(parse_bytes("20kB", "--x"), 20000);
   EXPECT_EQ(parse_bytes("2.5GB", "--x"), 2500000000);
   EXPECT_EQ(parse_bytes("512 MB", "--x"), 512000000);
+  EXPECT_EQ(parse_bytes("1.5GiB", "--x"), 3 << 29);
+  EXPECT_EQ(parse_bytes("3 MiB", "--x"), 3 << 20);
+  EXPECT_EQ(parse_bytes("1KiB", "--x"), 1024);
   for (const char* bad : {"", "MB", "-1", "1TB", "nan", "1e30GB", "5 apples"}) {
     EXPECT_THROW((void)parse_bytes(bad, "--x"), UsageError) << bad;
   }

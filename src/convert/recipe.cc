@@ -140,7 +140,9 @@ Recipe read_recipe(const std::string& path) try {
   (void)gguf_recipe(recipe.base);
   for (const auto& [key, value] : j.items()) {
     if (key == "recipe" || key == "tensors") continue;
-    throw Error({"a recipe has no such key", "", key, "recipe or tensors", "", ""});
+    if (key == "about" && value.is_object()) continue;
+    throw Error(
+        {"a recipe has no such key", "", key, "recipe, tensors, or an object \"about\"", "", ""});
   }
   const Json* tensors = find(j, "tensors");
   if (tensors == nullptr) return recipe;
@@ -159,23 +161,26 @@ Recipe read_recipe(const std::string& path) try {
   throw e.with_file(path);
 }
 
+bool fits_rows(const model::Config& config, model::TensorRef t, DType type) {
+  return block_unit(config, t) % info(type).block_elements == 0;
+}
+
 DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRef t) {
   const std::string name = model::gguf_name(t);
   const Shape shape = model::shape_of(config, t);
   for (const auto& [pattern, type] : recipe.tensors) {
     if (shape.size() < 2 || !fits_pattern(name, pattern)) continue;
-    const int64_t unit = block_unit(config, t);
-    if (unit % info(type).block_elements == 0) return type;
+    if (fits_rows(config, t, type)) return type;
     throw Error({fmt::format("rows of the tensor are not whole blocks of {}", name_of(type)), "",
                  "tensor " + name, fmt::format("a multiple of {}", info(type).block_elements),
-                 fmt::format("{}", unit), "give it another type in the recipe"});
+                 fmt::format("{}", block_unit(config, t)), "give it another type in the recipe"});
   }
   return type_in(gguf_recipe(recipe.base), config, t);
 }
 
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {
   const DType type = wanted_type(recipe, config, t);
-  return block_unit(config, t) % info(type).block_elements == 0 ? type : with_small_blocks(type);
+  return fits_rows(config, t, type) ? type : with_small_blocks(type);
 }
 
 }  // namespace carat::convert

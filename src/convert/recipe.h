@@ -38,10 +38,15 @@ struct Recipe {
   // By the names of GGUF files, in which * stands for any text; the first that fits counts.
   std::vector<std::pair<std::string, DType>> tensors;
 };
-// A JSON file: {"recipe": "q4_k", "tensors": {"blk.*.ffn_down.weight": "q6_k"}}. Throws Error.
+// A JSON file: {"recipe": "q4_k", "tensors": {"blk.*.ffn_down.weight": "q6_k"}}. An object "about"
+// may say where it comes from; it is not looked at. Throws Error.
 Recipe read_recipe(const std::string& path);
 // Whether the text fits a pattern of such a file.
 [[nodiscard]] bool fits_pattern(std::string_view text, std::string_view pattern);
+
+// Whether rows of the type fit the tensor's: they, or of the per-layer table, which is read a layer
+// at a time, a layer's part of them, must be whole blocks.
+[[nodiscard]] bool fits_rows(const model::Config& config, model::TensorRef t, DType type);
 
 // A tensor whose rows are not whole blocks of the recipe's type gets the type with blocks of 32
 // that llama.cpp takes in its place.

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <map>
 #include <string>
 
 #include "base/error.h"
+#include "convert/testing/checkpoints.h"
 
 namespace carat::convert {
 namespace {
@@ -76,6 +78,15 @@ TEST(GgufRecipe, UnknownNamesAreRefusedWithTheList) {
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("q4_k_m"), std::string::npos);
   }
+}
+
+TEST(Recipe, MaySayWhereItComesFrom) {
+  const testing::TemporaryFolder folder("recipe");
+  const std::string path = folder / "r.json";
+  std::ofstream(path) << R"({"recipe": "q4_k", "about": {"kld": 0.01}, "tensors": {}})";
+  EXPECT_EQ(read_recipe(path).base, "q4_k");
+  std::ofstream(path) << R"({"recipe": "q4_k", "about": "somebody"})";
+  EXPECT_THROW((void)read_recipe(path), Error);
 }
 
 TEST(Recipe, BlocksOfThePerLayerTableStayInOneLayer) {

@@ -42,8 +42,9 @@ std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& 
   return weights;
 }
 
-MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
-                             std::span<const float> weights) try {
+void encode_rows(
+    const Job& job, const MatrixPlan& matrix, std::span<const float> weights,
+    const std::function<void(int64_t first, std::span<const std::byte> rows)>& sink) try {
   const int64_t columns = matrix.shape.back();
   const int64_t rows = *element_count(matrix.shape) / columns;
   const int64_t per_matrix = matrix.shape.size() > 2 ? matrix.shape[1] : rows;
@@ -66,11 +67,18 @@ MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
                           columns, w);
       }
     });
-    job.store.put(matrix.name, matrix.dtype, matrix.shape, first, out);
+    sink(first, out);
   }
-  return {matrix.name, weights.empty() ? "round" : "importance", -1};
 } catch (const Error& e) {
   throw e.with_place("tensor " + matrix.name);
+}
+
+MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
+                             std::span<const float> weights) {
+  encode_rows(job, matrix, weights, [&](int64_t first, std::span<const std::byte> rows) {
+    job.store.put(matrix.name, matrix.dtype, matrix.shape, first, rows);
+  });
+  return {matrix.name, weights.empty() ? "round" : "importance", -1};
 }
 
 double weighted_error(const Job& job, const std::string& name) {
@@ -127,8 +135,8 @@ std::vector<MatrixResult> run_rounding(const Job& job) {
     if (job.progress) job.progress(done, total, m.name);
     done += *element_count(m.shape);
     if (!has_codes(m)) continue;
-    const std::vector<float> weights = column_weights(job.imatrix, m);
-    if (!weights.empty()) results.push_back(encode_weighted(job, m, weights));
+    if (job.imatrix == nullptr) continue;
+    results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
   }
   return results;
 }

@@ -1,6 +1,8 @@
 // Matrices rounded block by block, each error weighted by how large the column's inputs are.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +16,11 @@ namespace carat::quantize {
 // no weight is thrown away. Throws Error if the entry does not fit the shape.
 std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& matrix);
 
+// Encodes a matrix, whatever its type, and gives the rows to `sink`, from the first to the last.
+// `weights`: of column_weights, or empty. Throws Error naming the matrix.
+void encode_rows(const Job& job, const MatrixPlan& matrix, std::span<const float> weights,
+                 const std::function<void(int64_t first, std::span<const std::byte> rows)>& sink);
+
 // Encodes a matrix whose type has blocks into the job's store; its whole work is that of
 // quant::encode_row with weights. `weights`: of column_weights, or empty.
 MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
@@ -26,7 +33,7 @@ double weighted_error(const Job& job, const std::string& name);
 // Whether a method may choose the codes of the matrix: its type has a grid (quant/grid.h).
 bool has_codes(const MatrixPlan& matrix);
 
-// All matrices of such types that the importance matrix has; what it has not is left to convert.
+// All matrices of such types; without an importance matrix all are left to convert.
 std::vector<MatrixResult> run_rounding(const Job& job);
 
 }  // namespace carat::quantize
