@@ -97,7 +97,7 @@ int64_t positions_seen(const Shape& s, int64_t depth, int64_t rows) {
 double measure(CpuOps& ops, const Options& o, const Shape& s, int64_t depth, int64_t rows,
                std::vector<float>* result) {
   const int64_t seen = positions_seen(s, depth, rows);
-  const int64_t layer_bytes = 2 * seen * s.head_dim * kv_element_bytes(o.type);
+  const int64_t layer_bytes = 2 * seen * kv_vector_bytes(o.type, s.head_dim);
   const int64_t n_layers = std::max<int64_t>(1, kTouchedBytes / layer_bytes);
   Caches caches(ops, o.type, s.head_dim, s.window, depth, depth - seen, n_layers);
   carat::Rng rng(2);
@@ -135,8 +135,8 @@ void report(const Options& o, const Shape& s, int64_t depth, int64_t rows) {
     keys += static_cast<double>(s.window > 0 ? std::min(p + 1, s.window) : p + 1);
   }
   const double macs = keys * static_cast<double>(s.heads * s.head_dim * 2);
-  const double bytes = static_cast<double>(positions_seen(s, depth, rows) * 2 * s.head_dim *
-                                           kv_element_bytes(o.type));
+  const double bytes =
+      static_cast<double>(positions_seen(s, depth, rows) * 2 * kv_vector_bytes(o.type, s.head_dim));
   std::vector<float> want;
   for (const KernelTable* table : supported_kernels()) {
     if (o.isa && *o.isa != table->isa) continue;
@@ -171,7 +171,11 @@ int main(int argc, char** argv) {
     if (a == "--local") o.local = true;
     if (a == "--kv") {
       const std::string t = next();
-      o.type = t == "f32" ? KvType::kF32 : t == "f16" ? KvType::kF16 : KvType::kI8;
+      o.type = t == "f32"     ? KvType::kF32
+               : t == "f16"   ? KvType::kF16
+               : t == "int4"  ? KvType::kI4
+               : t == "int4r" ? KvType::kI4R
+                              : KvType::kI8;
     }
   }
   const Shape shape = o.local ? Shape{8, 256, 512} : Shape{8, 512, 0};

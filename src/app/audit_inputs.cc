@@ -1,6 +1,7 @@
 #include "app/audit_inputs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "app/command.h"
 #include "app/options.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -84,12 +86,13 @@ ModelSpec parse_model_spec(const std::string& text, const std::string& default_k
     rest.remove_prefix(std::min(rest.size(), item.size() + 1));
     const std::string_view key = item.substr(0, item.find('='));
     const std::string value(item.substr(std::min(item.size(), key.size() + 1)));
-    const bool is_kv = key == "kv" && (value == "f32" || value == "f16" || value == "int8");
+    const std::vector<std::string> kv_types = kv_type_names();
+    const bool is_kv =
+        key == "kv" && std::find(kv_types.begin(), kv_types.end(), value) != kv_types.end();
     const bool is_role = key == "role" && (value == "original" || value == "qat");
     if (!is_kv && !is_role) {
-      throw UsageError(
-          fmt::format("'{}' in {}: after @ come kv=f32, kv=f16, kv=int8, role=original or role=qat",
-                      item, text));
+      throw UsageError(fmt::format("'{}' in {}: after @ come kv={}, role=original or role=qat",
+                                   item, text, fmt::join(kv_types, ", kv=")));
     }
     (is_kv ? spec.kv : spec.role) = value;
   }

@@ -14,8 +14,8 @@
 
 namespace carat::app {
 
-// "PATH" or "PATH@key=value,key=value" with the keys kv (f32, f16, int8) and role (original, qat).
-// An @ that no key follows belongs to the path.
+// "PATH" or "PATH@key=value,key=value" with the keys kv (f32, f16, int8, int4, int4r) and role
+// (original, qat). An @ that no key follows belongs to the path.
 struct ModelSpec {
   std::string text;  // as typed
   std::string path;

@@ -75,11 +75,12 @@ void require_together(const engine::DecodeBatch& batch, int64_t sequences, int64
       batch.preemptions == 0) {
     return;
   }
-  throw Error({"not enough memory for so many sequences", "", "--sequences",
-               fmt::format("keys and values of {} sequences within {:.1f} MB", sequences,
-                           static_cast<double>(stats.kv_bytes_budget) / 1e6),
-               fmt::format("{} steps for {} tokens of each", batch.decode_steps, decoded),
-               "ask for fewer sequences or shorter ones, or keep keys and values in int8"});
+  throw Error(
+      {"not enough memory for so many sequences", "", "--sequences",
+       fmt::format("keys and values of {} sequences within {:.1f} MB", sequences,
+                   static_cast<double>(stats.kv_bytes_budget) / 1e6),
+       fmt::format("{} steps for {} tokens of each", batch.decode_steps, decoded),
+       "ask for fewer sequences or shorter ones, or keep keys and values in a smaller type"});
 }
 
 }  // namespace

@@ -62,7 +62,7 @@ class AuditCommand final : public Command {
              "several candidates over the same tokens of two domains"},
             {"carat audit original/ qat/ q4_0.gguf --second-reference qat/ --text t.txt",
              "against both references, and how far they are from each other"},
-            {"carat audit m.gguf m.gguf@kv=f16 m.gguf@kv=int8 --text t.txt",
+            {"carat audit m.gguf@kv=f16 m.gguf@kv=int8 m.gguf@kv=int4r --text t.txt",
              "what smaller keys and values cost"},
             {"carat audit teacher/ a.gguf --text t.txt --precision 2% --state a.state",
              "ends when the mean is known to 2 %, and goes on where it was interrupted"},

@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/bandwidth.h"
+#include "model/kv_cache.h"
 
 namespace carat::app {
 namespace {
@@ -140,6 +141,7 @@ class FitCommand final : public Command {
   }
 
   Fit fit_one(const model::Model& model, const FitInput& input) const {
+    model::require_kv_type(model.weights, input.kv);
     const int64_t tokenizer =
         model.tokenizer ? model::tokenizer_bytes(model.tokenizer->vocab()) : 0;
     Fit f = fit_model(model.weights, tokenizer, input);
@@ -172,9 +174,10 @@ class FitCommand final : public Command {
     fmt::print("{}\n", machine_text(input));
     print_vram_note();
     fmt::print(
-        "With {} tokens of context, K/V {}. MB of 1e6 bytes; tokenizer ({}) and program ({}) are "
+        "With {} tokens of context, K/V {}{}. MB of 1e6 bytes; tokenizer ({}) and program ({}) are "
         "in all.\n",
-        input.context, kv_, megabytes(fits.front().tokenizer), megabytes(fits.front().program));
+        input.context, kv_, kernels::is_kv4(input.kv) ? " (mobile int8)" : "",
+        megabytes(fits.front().tokenizer), megabytes(fits.front().program));
     for (const FitSize& size : fit_sizes()) {
       const model::Config config = model::config_of_size(size.name);
       fmt::print("\n{}: {:.2f} B parameters, drafter {} MB. {}\n", size.name,

@@ -4,6 +4,18 @@
 #include "base/thread_pool.h"
 
 namespace carat::app {
+namespace {
+
+constexpr struct {
+  const char* name;
+  kernels::KvType type;
+} kKvTypes[] = {{"f32", kernels::KvType::kF32},
+                {"f16", kernels::KvType::kF16},
+                {"int8", kernels::KvType::kI8},
+                {"int4", kernels::KvType::kI4},
+                {"int4r", kernels::KvType::kI4R}};
+
+}  // namespace
 
 Option json_option(bool* target) {
   return {.names = "--json", .target = target, .help = "one JSON document on stdout"};
@@ -30,18 +42,25 @@ Option no_pack_option(bool* target) {
               "into memory: less memory where several programs share the file, slower"};
 }
 
+std::vector<std::string> kv_type_names() {
+  std::vector<std::string> names;
+  for (const auto& row : kKvTypes) names.emplace_back(row.name);
+  return names;
+}
+
 Option kv_option(std::string* target) {
   return {.names = "--kv",
           .value = "TYPE",
           .target = target,
-          .help = "type of the cached keys and values",
-          .choices = {"f32", "f16", "int8"}};
+          .help = "type of the cached keys and values (int4r: int4 of rotated vectors)",
+          .choices = kv_type_names()};
 }
 
 kernels::KvType kv_type(const std::string& name) {
-  if (name == "f32") return kernels::KvType::kF32;
-  if (name == "f16") return kernels::KvType::kF16;
-  CHECK(name == "int8");
+  for (const auto& row : kKvTypes) {
+    if (name == row.name) return row.type;
+  }
+  CHECK(!"a name of kv_type_names()");
   return kernels::KvType::kI8;
 }
 

@@ -54,8 +54,10 @@ Option verbose_option(bool* target);
 
 Option no_pack_option(bool* target);
 
-// --kv, one of f32, f16, int8; the default is what `target` holds.
+// --kv, one of f32, f16, int8, int4, int4r; the default is what `target` holds.
 Option kv_option(std::string* target);
+std::vector<std::string> kv_type_names();
+// REQUIRES: one of kv_type_names().
 kernels::KvType kv_type(const std::string& name);
 
 // The number of threads that -t asked for; 0 means every processor this process may use.

@@ -150,7 +150,10 @@ std::vector<Fit> fit_all(const FitInput& input) {
       if (!vocab || vocab->size() != config.vocab_size) {
         vocab = convert::synthetic_vocab(static_cast<int32_t>(config.vocab_size));
       }
-      Fit f = fit_model(weights_of(kind, config), model::tokenizer_bytes(*vocab), input);
+      FitInput of_kind = input;
+      // Mobile checkpoints state 8-bit scales of keys and values and cannot have fewer.
+      if (kind.small_only && kernels::is_kv4(input.kv)) of_kind.kv = kernels::KvType::kI8;
+      Fit f = fit_model(weights_of(kind, config), model::tokenizer_bytes(*vocab), of_kind);
       f.size = size.name;
       f.kind = kind.name;
       convert::SynthOptions synth;

@@ -29,8 +29,7 @@ int64_t weight_bytes(const model::Config& config, TensorKind kind, const kernels
 
 // Keys and values of one position in one layer.
 int64_t kv_position_bytes(const model::LayerConfig& layer, kernels::KvType kv) {
-  const int64_t scale = kv == kernels::KvType::kI8 ? 4 : 0;
-  return 2 * layer.n_kv_heads * (layer.head_dim * kernels::kv_element_bytes(kv) + scale);
+  return 2 * layer.n_kv_heads * kernels::kv_vector_bytes(kv, layer.head_dim);
 }
 
 // Multiply-adds of one row, in the matrices of one layer.

@@ -133,6 +133,15 @@ TEST(Traffic, SequencesShareWeightsButNotKeys) {
   const StepBytes farther = decode_step_bytes(m, kernels::KvType::kI8, 20000);
   EXPECT_EQ(far.kv_local, farther.kv_local);
   EXPECT_LT(far.kv_global, farther.kv_global);
+  // Of 16 elements int4 reads 9 bytes for int8's 16, and as large a scale.
+  const StepBytes half = decode_step_bytes(m, kernels::KvType::kI4, 10000);
+  const int64_t scales = 10001 * 2 * m.config().layer(m.config().n_layers - 1).n_kv_heads * 4;
+  int64_t global_layers = 0;
+  for (int64_t i = 0; i < m.config().n_layers; ++i) {
+    global_layers += m.config().layer(i).is_global;
+  }
+  EXPECT_EQ((half.kv_global - global_layers * scales) * 16,
+            (far.kv_global - global_layers * scales) * 9);
 }
 
 TEST(Traffic, CodesBringTheirScalesAndTheOutputMatrixIsReadOnce) {

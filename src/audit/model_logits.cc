@@ -32,6 +32,7 @@ ModelLogits::ModelLogits(const model::Model& model, const Options& options, Thre
       sequence_(model.config(), options.kv,
                 model::KvPagePool::create(checked_budget(model, options))) {
   CHECK(options.step >= 1);
+  model::require_kv_type(model.weights, options.kv);
   if (options_.name.empty()) options_.name = model.path;
 }
 

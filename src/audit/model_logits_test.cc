@@ -97,7 +97,8 @@ TEST_P(Streamed, IsBitIdenticalToTheModelInMemory) {
   const model::Model m = random_model(GetParam(), DType::kBF16);
   ThreadPool pool(2);
   const auto& table = kernels::choose_kernels();
-  for (const auto kv : {kernels::KvType::kF32, kernels::KvType::kF16, kernels::KvType::kI8}) {
+  for (const auto kv : {kernels::KvType::kF32, kernels::KvType::kF16, kernels::KvType::kI8,
+                        kernels::KvType::kI4R}) {
     auto chunks = random_chunks(700, m.config().vocab_size, 150, 8);
     chunks[1].compared = {2, 70, 71, 140};  // as in a conversation
     StreamedLogits::Options options;

@@ -30,6 +30,7 @@ int64_t bytes_of(const std::vector<const io::TensorEntry*>& entries) {
 StreamedLogits::StreamedLogits(const model::Model& model, const Options& options, int64_t context,
                                ThreadPool& pool, const kernels::KernelTable& table)
     : model_(model), options_(options), ops_(pool, table), layout_(model.config(), options.kv) {
+  model::require_kv_type(model.weights, options.kv);
   if (options_.name.empty()) options_.name = model.path;
   const model::Config& config = model.config();
   last_user_.resize(static_cast<size_t>(config.n_owners()));

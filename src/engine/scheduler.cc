@@ -35,6 +35,7 @@ Scheduler::Impl::Impl(const model::Model& model, kernels::Ops& ops, const Schedu
       policy_(restart_policy(model, model::KvLayout(model.config(), options.kv))),
       pool_(model::KvPagePool::create(limits_.kv_budget)),
       cache_(model::KvLayout(model.config(), options.kv)) {
+  model::require_kv_type(model.weights, options.kv);
   require_count("sequences in a step", options.max_running, kMaxRunning);
   require_count("requests that wait", options.max_waiting, INT32_MAX);
   if (options.restart_every < 0) throw Error("the distance of restart points is negative");

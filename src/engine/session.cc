@@ -26,7 +26,9 @@ Session::Session(const model::Model& model, kernels::Ops& ops, const SessionOpti
       pool_(model::KvPagePool::create(limits_.kv_budget)),
       sequence_(model.config(), options.kv, pool_),
       policy_(restart_policy(model, sequence_.layout())),
-      cache_(sequence_.layout()) {}
+      cache_(sequence_.layout()) {
+  model::require_kv_type(model.weights, options.kv);
+}
 
 void Session::require_room(int64_t n_tokens) const {
   engine::require_room(model_.config(), kv_, limits_, n_tokens);

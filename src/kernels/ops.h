@@ -41,7 +41,9 @@
 //     integers: a head of q is rounded to 16 bits (dq = max|q| / 16383, code = round half to even
 //     of q * (1 / dq); zero and NaN as above), score = float(sum of q's and k's codes) * (dq *
 //     scale of k); the weights of a segment times the scales of their values, p, are rounded the
-//     same way (dp = max p / 16383), vector = float(sum of p's and v's codes) * dp;
+//     same way (dp = max p / 16383), vector = float(sum of p's and v's codes) * dp. int4 pages
+//     are read as the int8 pages whose codes they hold; with int4r q, k and v are rotated first
+//     and the result is turned back (kv_rotation.h);
 //   * experts: added in router rank order.
 #pragma once
 
@@ -77,7 +79,7 @@ struct AttentionCall {
   int64_t window = 0;    // keys in (position - window, position] are visible; 0: all up to it
   int32_t kv_layer = 0;  // layer that owns K and V; the tape adds gradients of sharers there
   // Static rounding of what is stored (0: none): x becomes clamp(round half to even(x / scale),
-  // -128, 127) * scale, in pages of every type; an int8 page holds just these codes.
+  // -128, 127) * scale, in pages of every type but int4; an int8 page holds just these codes.
   float k_scale = 0, v_scale = 0;
   std::span<const RowRef> q_rows;      // one per row of q
   std::span<const RowRef> kv_rows;     // one per row of k and v, positions ascending per sequence

@@ -134,11 +134,16 @@ Value FootprintOps::gated(const Value& x, const Weight& gate, const Weight& up) 
 Value FootprintOps::attention(const Value& q, const Value&, const Value&,
                               const kernels::AttentionCall& call) {
   const Value out = make(q->rows, q->cols);
-  if (kv_ == kernels::KvType::kI8) {
-    // Queries in 16 bits; of each thread the scores and sums of a unit of queries.
+  if (kernels::is_kv_codes(kv_)) {
+    // Queries in 16 bits; of each thread the scores and sums of a unit of queries, and of int4 K or
+    // V of a page's head in bytes.
+    const int64_t panel = kernels::is_kv4(kv_)
+                              ? kernels::kv_stored_dim(kv_, call.head_dim) * kernels::kKvPageTokens
+                              : 0;
     const Value codes = make(1, q->rows * q->cols / 2 + 2 * q->rows * call.n_heads);
     need_scratch(std::min(kQueriesOfUnit, q->rows * call.n_heads) *
-                 (kernels::kKvPageTokens / 2 + 6 + call.head_dim) * 4);
+                     (kernels::kKvPageTokens / 2 + 6 + call.head_dim) * 4 +
+                 panel);
   } else {
     need_scratch(2 * kernels::kKvPageTokens * call.head_dim * 4);
   }

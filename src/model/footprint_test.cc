@@ -119,7 +119,7 @@ TEST(Footprint, ActivationsAreThoseOfTheForwardPass) {
   constexpr int64_t kRows = 300;
   for (const char* size : {"tiny", "tinykv", "tinymoe"}) {
     for (const DType dtype : {DType::kF32, DType::kQ8_0}) {
-      for (const KvType kv : {KvType::kI8, KvType::kF16}) {
+      for (const KvType kv : {KvType::kI8, KvType::kF16, KvType::kI4R}) {
         const Config config = config_of_size(size);
         const Weights shapes =
             weights_of_shape(config, [&](TensorRef) { return StoredType{dtype}; });

@@ -64,7 +64,7 @@ TEST_P(ForwardOfKind, SameBitsForEveryChunkingAndThreadCount) {
   } types[] = {{DType::kBF16, DType::kBF16}, {DType::kQ4_0, DType::kQ6_K}};
   for (const auto& type : types) {
     const Weights w = testing::random_weights(config_, type.matrix, type.table);
-    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8}) {
+    for (const KvType kv : {KvType::kF32, KvType::kF16, KvType::kI8, KvType::kI4, KvType::kI4R}) {
       RunOptions base;
       base.kv = kv;
       base.wanted = {0, 1, 15, 16, 17, 63, 64, 65, 100, 127, 128, 148, 149};

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "model/weights.h"
 
 namespace carat::model {
 namespace {
@@ -19,6 +20,13 @@ constexpr int64_t kAlignment = 64;
 void free_bytes(std::byte* p) { std::free(p); }
 
 }  // namespace
+
+void require_kv_type(const Weights& weights, kernels::KvType type) {
+  if (weights.kv_scales.empty() || !kernels::is_kv4(type)) return;
+  throw Error({"the checkpoint states 8-bit scales of its keys and values", "", "--kv",
+               "int8, f16 or f32", type == kernels::KvType::kI4R ? "int4r" : "int4",
+               "leave out --kv: int8 holds exactly what this model was trained with"});
+}
 
 KvLayout::KvLayout(const Config& config, kernels::KvType type) {
   for (int64_t i = 0; i < config.n_owners(); ++i) {

@@ -22,6 +22,11 @@
 namespace carat::model {
 
 class KvPagePool;
+struct Weights;
+
+// Throws Error unless the model's keys and values can be of this type. Scales that a mobile
+// checkpoint states are those of int8 codes, which int4 would round a second time.
+void require_kv_type(const Weights& weights, kernels::KvType type);
 
 // Where the pages of each owning layer lie in their block.
 struct KvLayout {

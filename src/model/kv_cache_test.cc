@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "model/weights.h"
 
 namespace carat::model {
 namespace {
@@ -48,16 +49,36 @@ TEST(KvCache, StaysWithinTheForecast) {
   for (const char* size : {"tiny", "tinykv", "tinymoe", "E2B", "31B"}) {
     const Config c = config_of_size(size);
     for (const int64_t chunk : {1, 7, 64, 512}) {
+      const KvType type = chunk == 7 ? KvType::kI4 : KvType::kI8;
       const auto pool = KvPagePool::create(int64_t{1} << 40);
-      KvSequence s(c, KvType::kI8, pool);
+      KvSequence s(c, type, pool);
       const int64_t n = 1500;
       for (int64_t at = 0; at < n; at += chunk) {
         const int64_t step = std::min(chunk, n - at);
         s.prepare(step);
         s.advance(step);
       }
-      EXPECT_LE(pool->peak_bytes(), kv_bytes(c, KvType::kI8, n, chunk)) << size << " " << chunk;
-      EXPECT_GE(2 * pool->peak_bytes(), kv_bytes(c, KvType::kI8, n, chunk)) << size << " " << chunk;
+      EXPECT_LE(pool->peak_bytes(), kv_bytes(c, type, n, chunk)) << size << " " << chunk;
+      EXPECT_GE(2 * pool->peak_bytes(), kv_bytes(c, type, n, chunk)) << size << " " << chunk;
+    }
+  }
+}
+
+TEST(KvCache, StatedScalesKeepEightBits) {
+  Weights weights;
+  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kI8, KvType::kI4, KvType::kI4R}) {
+    weights.kv_scales.clear();
+    EXPECT_NO_THROW(require_kv_type(weights, type));
+    weights.kv_scales.resize(2);
+    if (!kernels::is_kv4(type)) {
+      EXPECT_NO_THROW(require_kv_type(weights, type));
+      continue;
+    }
+    try {
+      require_kv_type(weights, type);
+      FAIL();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.info().got, type == KvType::kI4 ? "int4" : "int4r");
     }
   }
 }
@@ -67,6 +88,10 @@ TEST(KvCache, BytesOfE2B) {
   const Config c = config_of_size("E2B");
   EXPECT_EQ(kv_bytes(c, KvType::kF16, 64, 64), 64 * 18 * 1024);
   EXPECT_EQ(kv_bytes(c, KvType::kF32, 64, 64), 2 * 64 * 18 * 1024);
+  // A scale a vector; with int4 also a byte for each 16 elements.
+  EXPECT_EQ(kv_bytes(c, KvType::kI8, 64, 64), 64 * 2 * (12 * 260 + 3 * 516));
+  EXPECT_EQ(kv_bytes(c, KvType::kI4, 64, 64), 64 * 2 * (12 * 148 + 3 * 292));
+  EXPECT_EQ(kv_bytes(c, KvType::kI4R, 64, 64), kv_bytes(c, KvType::kI4, 64, 64));
   // Local layers stop growing.
   const int64_t more = kv_bytes(c, KvType::kF16, 65536, 64) - kv_bytes(c, KvType::kF16, 32768, 64);
   EXPECT_EQ(more, 32768 * 3 * 512 * 2 * 2);

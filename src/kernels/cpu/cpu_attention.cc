@@ -1,19 +1,21 @@
 // Attention of CpuOps: K and V into pages, then segments of float pages against the query rows that
-// read them (int8 pages: cpu_code_attention.cc). Work is cut into units (a few query rows of one
-// sequence, one K/V head), so that a page is turned into floats once for all their rows and heads.
-// With too few units for the threads (decode) the segments of a unit are shared out instead; the
-// partial results are joined in the same order, so both ways give the same bits.
+// read them (pages of codes: cpu_code_attention.cc). Work is cut into units (a few query rows of
+// one sequence, one K/V head), so that a page is turned into floats once for all their rows and
+// heads. With too few units for the threads (decode) the segments of a unit are shared out instead;
+// the partial results are joined in the same order, so both ways give the same bits.
 #include "kernels/cpu/cpu_attention.h"
 
 #include <cstring>
 
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/kv_rotation.h"
+#include "kernels/scalar/kv4.h"
 
 namespace carat::kernels {
 namespace {
 
 constexpr int64_t kUnitRows = 16;
-// A unit over int8 pages has about this many queries (rows times heads of a group).
+// A unit over pages of codes has about this many queries (rows times heads of a group).
 constexpr int64_t kUnitQueries = 128;
 // Partial results of a wave of segments take at most about this many floats.
 constexpr int64_t kWaveFloats = int64_t{1} << 21;
@@ -33,7 +35,7 @@ void store_floats(const KernelTable& table, KvType type, const float* x, int64_t
     case KvType::kF16:
       table.to_f16(x, n, reinterpret_cast<uint16_t*>(base) + place * n);
       break;
-    case KvType::kI8:
+    default:
       break;
   }
 }
@@ -55,6 +57,27 @@ void store_codes(const KernelTable& table, const float* x, int64_t n, float scal
   }
 }
 
+// Half bytes at their places of an int4 page. The two elements of a byte belong to the same place,
+// so that rows can be stored at the same time.
+void store_halves(KvType type, const float* x, int64_t n, int64_t place, std::byte* base,
+                  uint8_t* blocks, float* scales, bool is_key) {
+  float rotated[kMaxHeadDim];
+  if (type == KvType::kI4R) {
+    rotate(x, n, rotated);
+    x = rotated;
+  }
+  uint8_t halves[kMaxHeadDim], block[kMaxHeadDim / kKv4Block];
+  scales[place] = scalar::kv4_encode(x, n, halves, block);
+  const int64_t dim = kv_stored_dim(type, n), apart = is_key ? 4 : 16;
+  for (int64_t begin = 0; begin < dim; begin += 2 * apart) {
+    for (int64_t d = begin; d < begin + apart; ++d) {
+      base[is_key ? k_pair_at(d, place) : v_pair_at(d, place)] =
+          static_cast<std::byte>(halves[d] | halves[d + apart] << 4);
+    }
+  }
+  for (int64_t b = 0; b < dim / kKv4Block; ++b) blocks[b * kKvPageTokens + place] = block[b];
+}
+
 // Vectors [begin, begin + n) of a head as floats: in place, or written to `panel`.
 const float* load_vectors(const KernelTable& table, KvType type, const std::byte* base,
                           int64_t begin, int64_t n, int64_t head_dim, float* panel) {
@@ -65,7 +88,7 @@ const float* load_vectors(const KernelTable& table, KvType type, const std::byte
       table.from_f16(reinterpret_cast<const uint16_t*>(base) + begin * head_dim, n * head_dim,
                      panel);
       return panel;
-    case KvType::kI8:
+    default:
       break;
   }
   return nullptr;
@@ -92,12 +115,16 @@ void CpuOps::store_kv(const CpuValue& k, const CpuValue& v, const AttentionCall&
       const KvLayer& cache = call.sequences[static_cast<size_t>(row.sequence)];
       const int64_t page = row.position / kKvPageTokens, place = row.position % kKvPageTokens;
       CHECK(cache.head_dim == dim && cache.n_kv_heads == heads);
+      CHECK(!is_kv4(cache.type) || (call.k_scale == 0 && call.v_scale == 0));
       CHECK(page < static_cast<int64_t>(cache.pages.size()) &&
             cache.pages[static_cast<size_t>(page)]);
       for (int64_t h = 0; h < heads; ++h) {
         const PageHead p = page_head(cache, page, h);
         const float *key = k.data + t * k.cols + h * dim, *value = v.data + t * k.cols + h * dim;
-        if (cache.type == KvType::kI8) {
+        if (is_kv4(cache.type)) {
+          store_halves(cache.type, key, dim, place, p.k, p.k_blocks, p.k_scale, true);
+          store_halves(cache.type, value, dim, place, p.v, p.v_blocks, p.v_scale, false);
+        } else if (cache.type == KvType::kI8) {
           store_codes(table_, key, dim, call.k_scale, place, p.k, p.k_scale, true);
           store_codes(table_, value, dim, call.v_scale, place, p.v, p.v_scale, false);
         } else {
@@ -299,7 +326,7 @@ Value CpuOps::attention(const Value& q, const Value& k, const Value& v, const At
   if (q->rows == 0) return out;
   const KvType type = call.sequences[static_cast<size_t>(call.q_rows.front().sequence)].type;
   const int64_t group = call.n_heads / call.n_kv_heads;
-  const bool codes = type == KvType::kI8;
+  const bool codes = is_kv_codes(type);
   plan_attention(call, codes ? std::clamp<int64_t>(kUnitQueries / group, 1, 64) : kUnitRows);
   if (codes) {
     attend_codes(cpu(q), cpu(out), call);

@@ -1,4 +1,5 @@
-// Attention of CpuOps over int8 pages, in integers. Queries are rounded once for the whole call. A
+// Attention of CpuOps over int8 pages, in integers; those of int4 are unpacked to int8, a head of a
+// page at a time. Queries are rounded once for the whole call. A
 // unit (some rows of one sequence, one K/V head) goes to one thread, all its segments in order. If
 // that would leave threads idle (decode), each wave of segments is worked on in two steps instead:
 // scores and weights, shared out by segment; then the values, shared out by elements of the head,
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "kernels/cpu/cpu_attention.h"
+#include "kernels/kv_rotation.h"
 
 namespace carat::kernels {
 namespace {
@@ -89,15 +91,15 @@ class CpuOps::CodeAttention {
         call_(call),
         rows_(q.rows),
         dim_(call.head_dim),
-        group_(call.n_heads / call.n_kv_heads) {
+        group_(call.n_heads / call.n_kv_heads),
+        type_(call.sequences[static_cast<size_t>(call.q_rows.front().sequence)].type) {
     const int64_t n = rows_ * call.n_heads, stride = round_up(dim_, 16);
     memory_ = ops.make(1, n * stride / 2 + 2 * n + 48);
     q_ = Carver(cpu(memory_).data).code_rows(n, stride);
     ops.spread(rows_, 1, q.cols * 4, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; ++t) {
         for (int64_t h = 0; h < call.n_kv_heads; ++h) {
-          table_.round_rows(q.data + t * q.cols + h * group_ * dim_, group_, dim_,
-                            from(q_, query_of(t, h)));
+          round_queries(q.data + t * q.cols + h * group_ * dim_, query_of(t, h));
         }
       }
     });
@@ -105,6 +107,8 @@ class CpuOps::CodeAttention {
 
   void by_units();
   void by_segments();
+  // What rotated values add up to is turned back.
+  void finish();
 
  private:
   struct Task {
@@ -116,16 +120,27 @@ class CpuOps::CodeAttention {
   int64_t first_query(const AttentionUnit& u) const { return query_of(u.row_begin, u.kv_head); }
   int64_t n_queries(const AttentionUnit& u) const { return (u.row_end - u.row_begin) * group_; }
 
-  CodePage page_of(const AttentionUnit& unit, int64_t segment) const {
-    const PageHead p = page_head(*unit.cache, segment, unit.kv_head);
-    return {reinterpret_cast<const uint8_t*>(p.k), reinterpret_cast<const uint8_t*>(p.v), p.k_scale,
-            p.v_scale};
+  void round_queries(const float* q, int64_t query) const noexcept;
+
+  // K or V of a head of a page in the form of int8 pages: where it lies or, of int4, unpacked into
+  // the thread's panel of panel_floats().
+  struct Codes {
+    const uint8_t* data = nullptr;
+    const uint8_t* next = nullptr;  // to fetch ahead while data is read, or null
+    const float* scale = nullptr;   // [kKvPageTokens]
+  };
+  Codes open_keys(const AttentionUnit& unit, int64_t segment, float* panel) const noexcept;
+  // From element dims.begin, a multiple of 32, on.
+  Codes open_values(const AttentionUnit& unit, int64_t segment, KeyRange dims,
+                    float* panel) const noexcept;
+  // The page after this one; pointers are null if there is none.
+  PageHead next_page(const AttentionUnit& unit, int64_t segment) const {
+    const bool is_last = segment + 1 >= unit.segment_end();
+    if (is_last || !unit.cache->pages[static_cast<size_t>(segment + 1)]) return {};
+    return page_head(*unit.cache, segment + 1, unit.kv_head);
   }
-  // The page after this one, to fetch ahead; pointers are null if there is none.
-  CodePage next_page(const AttentionUnit& unit, int64_t segment) const {
-    if (segment + 1 >= unit.segment_end()) return {};
-    return unit.cache->pages[static_cast<size_t>(segment + 1)] ? page_of(unit, segment + 1)
-                                                               : CodePage{};
+  int64_t panel_floats() const {
+    return is_kv4(type_) ? kv_stored_dim(type_, dim_) * kKvPageTokens / 4 : 0;
   }
 
   // f(query, n) for runs of the unit's queries, numbered from its first, that see the segment.
@@ -144,11 +159,12 @@ class CpuOps::CodeAttention {
   }
   static bool is_empty(KeyRange r) { return r.begin >= r.end; }
 
-  void weigh(const AttentionUnit& unit, int64_t segment, int64_t query, int64_t n,
+  void weigh(const AttentionUnit& unit, int64_t segment, float* panel,
              const SegmentWeights& w) const noexcept;
-  void add_values(const AttentionUnit& unit, int64_t segment, const SegmentWeights& w,
-                  int64_t query, int64_t n, KeyRange dims, float* totals) const noexcept;
-  void attend_unit(const AttentionUnit& unit, const SegmentWeights& w, const Totals& t) noexcept;
+  void add_values(const AttentionUnit& unit, int64_t segment, float* panel, const SegmentWeights& w,
+                  KeyRange dims, float* totals) const noexcept;
+  void attend_unit(const AttentionUnit& unit, float* panel, const SegmentWeights& w,
+                   const Totals& t) noexcept;
   void write(const AttentionUnit& unit, KeyRange dims, const Totals& t) noexcept;
 
   std::vector<Task> make_tasks() const;
@@ -161,6 +177,7 @@ class CpuOps::CodeAttention {
   CpuValue& out_;
   const AttentionCall& call_;
   int64_t rows_, dim_, group_;
+  KvType type_;
   Value memory_;
   CodeRows q_;
 };
@@ -176,37 +193,80 @@ Totals from(const Totals& t, int64_t i, int64_t dim) {
 
 }  // namespace
 
-// Queries [query, query + n) of the unit over one segment; w is that of the unit's first query.
-void CpuOps::CodeAttention::weigh(const AttentionUnit& unit, int64_t segment, int64_t query,
-                                  int64_t n, const SegmentWeights& w) const noexcept {
-  constexpr int64_t kAtOnce = 64;
-  Places seen[kAtOnce];
-  const CodePage page = page_of(unit, segment);
-  const uint8_t* next = next_page(unit, segment).k;
-  for (const int64_t end = query + n; query < end; query += kAtOnce) {
-    const int64_t count = std::min(kAtOnce, end - query);
-    for (int64_t i = 0; i < count; ++i) {
-      const KeyRange r = seen_by(unit.row_begin + (query + i) / group_, segment);
-      seen[i] = {static_cast<int32_t>(r.begin - segment * kKvPageTokens),
-                 static_cast<int32_t>(r.end - segment * kKvPageTokens)};
-    }
-    const SegmentWeights here = from(w, query);
-    table_.weigh_codes(from(q_, first_query(unit) + query), count, page, seen, dim_, next, here.p,
-                       here.max, here.sum);
-    next = nullptr;
+// The queries of a K/V head in one row.
+void CpuOps::CodeAttention::round_queries(const float* q, int64_t query) const noexcept {
+  if (type_ != KvType::kI4R) return table_.round_rows(q, group_, dim_, from(q_, query));
+  float rotated[kMaxHeadDim];
+  for (int64_t i = 0; i < group_; ++i) {
+    rotate(q + i * dim_, dim_, rotated);
+    table_.round_rows(rotated, 1, dim_, from(q_, query + i));
   }
 }
 
+CpuOps::CodeAttention::Codes CpuOps::CodeAttention::open_keys(const AttentionUnit& unit,
+                                                              int64_t segment,
+                                                              float* panel) const noexcept {
+  const PageHead p = page_head(*unit.cache, segment, unit.kv_head);
+  const auto* codes = reinterpret_cast<const uint8_t*>(p.k);
+  const auto* next = reinterpret_cast<const uint8_t*>(next_page(unit, segment).k);
+  if (!is_kv4(type_)) return {codes, next, p.k_scale};
+  auto* unpacked = reinterpret_cast<uint8_t*>(panel);
+  table_.unpack_k4(codes, p.k_blocks, kv_stored_dim(type_, dim_), next, unpacked);
+  return {unpacked, nullptr, p.k_scale};
+}
+
+CpuOps::CodeAttention::Codes CpuOps::CodeAttention::open_values(const AttentionUnit& unit,
+                                                                int64_t segment, KeyRange dims,
+                                                                float* panel) const noexcept {
+  const PageHead p = page_head(*unit.cache, segment, unit.kv_head);
+  const int64_t at = is_kv4(type_) ? v_pair_at(dims.begin, 0) : v_code_at(dims.begin, 0);
+  const auto* codes = reinterpret_cast<const uint8_t*>(p.v) + at;
+  const auto* next = reinterpret_cast<const uint8_t*>(next_page(unit, segment).v);
+  if (next) next += at;
+  if (!is_kv4(type_)) return {codes, next, p.v_scale};
+  auto* unpacked = reinterpret_cast<uint8_t*>(panel);
+  table_.unpack_v4(codes, p.v_blocks + dims.begin / kKv4Block * kKvPageTokens,
+                   kv_stored_dim(type_, dims.end - dims.begin), next, unpacked);
+  return {unpacked, nullptr, p.v_scale};
+}
+
+// The queries of the unit that see the segment; w is that of the unit's first query.
+void CpuOps::CodeAttention::weigh(const AttentionUnit& unit, int64_t segment, float* panel,
+                                  const SegmentWeights& w) const noexcept {
+  constexpr int64_t kAtOnce = 64;
+  Places seen[kAtOnce];
+  Codes keys;
+  for_runs(unit, segment, [&](int64_t query, int64_t n) {
+    if (!keys.data) keys = open_keys(unit, segment, panel);
+    const float* v_scale = page_head(*unit.cache, segment, unit.kv_head).v_scale;
+    const CodePage page{keys.data, nullptr, keys.scale, v_scale};
+    for (const int64_t end = query + n; query < end; query += kAtOnce) {
+      const int64_t count = std::min(kAtOnce, end - query);
+      for (int64_t i = 0; i < count; ++i) {
+        const KeyRange r = seen_by(unit.row_begin + (query + i) / group_, segment);
+        seen[i] = {static_cast<int32_t>(r.begin - segment * kKvPageTokens),
+                   static_cast<int32_t>(r.end - segment * kKvPageTokens)};
+      }
+      const SegmentWeights here = from(w, query);
+      table_.weigh_codes(from(q_, first_query(unit) + query), count, page, seen, dim_, keys.next,
+                         here.p, here.max, here.sum);
+      keys.next = nullptr;
+    }
+  });
+}
+
 // Joins elements `dims` of the segment's values; w and totals are those of the unit's first query.
-void CpuOps::CodeAttention::add_values(const AttentionUnit& unit, int64_t segment,
-                                       const SegmentWeights& w, int64_t query, int64_t n,
-                                       KeyRange dims, float* totals) const noexcept {
-  const int64_t at = v_code_at(dims.begin, 0);
-  const uint8_t* next = next_page(unit, segment).v;
-  const SegmentWeights here = from(w, query);
-  table_.join_values(here.p, n, page_of(unit, segment).v + at, dims.end - dims.begin,
-                     next ? next + at : nullptr, here.keep, here.take,
-                     totals + query * dim_ + dims.begin, dim_);
+void CpuOps::CodeAttention::add_values(const AttentionUnit& unit, int64_t segment, float* panel,
+                                       const SegmentWeights& w, KeyRange dims,
+                                       float* totals) const noexcept {
+  Codes values;
+  for_runs(unit, segment, [&](int64_t query, int64_t n) {
+    if (!values.data) values = open_values(unit, segment, dims, panel);
+    const SegmentWeights here = from(w, query);
+    table_.join_values(here.p, n, values.data, dims.end - dims.begin, values.next, here.keep,
+                       here.take, totals + query * dim_ + dims.begin, dim_);
+    values.next = nullptr;
+  });
 }
 
 // Divides elements `dims` by the sums of the weights and stores them as the result.
@@ -221,17 +281,17 @@ void CpuOps::CodeAttention::write(const AttentionUnit& unit, KeyRange dims,
   }
 }
 
-void CpuOps::CodeAttention::attend_unit(const AttentionUnit& unit, const SegmentWeights& w,
-                                        const Totals& t) noexcept {
+void CpuOps::CodeAttention::attend_unit(const AttentionUnit& unit, float* panel,
+                                        const SegmentWeights& w, const Totals& t) noexcept {
   t.begin(n_queries(unit), dim_);
   for (int64_t s = unit.segment_begin(); s < unit.segment_end(); ++s) {
+    weigh(unit, s, panel, w);
     for_runs(unit, s, [&](int64_t query, int64_t n) {
-      weigh(unit, s, query, n, w);
       const SegmentWeights here = from(w, query);
       table_.join_weights(t.max + query, t.sum + query, here.max, here.sum, n, here.keep,
                           here.take);
-      add_values(unit, s, w, query, n, {0, dim_}, t.vectors);
     });
+    add_values(unit, s, panel, w, {0, dim_}, t.vectors);
   }
   write(unit, {0, dim_}, t);
 }
@@ -239,14 +299,15 @@ void CpuOps::CodeAttention::attend_unit(const AttentionUnit& unit, const Segment
 void CpuOps::CodeAttention::by_units() {
   int64_t n = 0;
   for (const AttentionUnit& u : ops_.units_) n = std::max(n, n_queries(u));
-  ops_.reserve_scratch(floats_for_weights(n) + floats_for_totals(n, dim_));
+  ops_.reserve_scratch(floats_for_weights(n) + floats_for_totals(n, dim_) + panel_floats());
   ops_.pool_.parallel_for(static_cast<int64_t>(ops_.units_.size()), 1,
                           [&](int64_t begin, int64_t end, int thread) {
                             Carver carver(ops_.scratch(thread));
+                            float* panel = carver.floats(panel_floats());
                             const SegmentWeights w = carver.weights(n);
                             const Totals t = carver.totals(n, dim_);
                             for (int64_t i = begin; i < end; ++i)
-                              attend_unit(ops_.units_[static_cast<size_t>(i)], w, t);
+                              attend_unit(ops_.units_[static_cast<size_t>(i)], panel, w, t);
                           });
 }
 
@@ -265,15 +326,14 @@ std::vector<CpuOps::CodeAttention::Task> CpuOps::CodeAttention::make_tasks() con
 void CpuOps::CodeAttention::weigh_wave(std::span<const Task> wave, int64_t stride,
                                        const SegmentWeights& w) {
   const int64_t cost = stride * dim_ * kKvPageTokens;
-  ops_.spread(static_cast<int64_t>(wave.size()), 1, cost, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const Task& task = wave[static_cast<size_t>(i)];
-      const AttentionUnit& unit = ops_.units_[static_cast<size_t>(task.unit)];
-      const SegmentWeights here = from(w, i * stride);
-      for_runs(unit, task.segment,
-               [&](int64_t query, int64_t n) { weigh(unit, task.segment, query, n, here); });
-    }
-  });
+  ops_.spread(static_cast<int64_t>(wave.size()), 1, cost,
+              [&](int64_t begin, int64_t end, int thread) {
+                for (int64_t i = begin; i < end; ++i) {
+                  const Task& task = wave[static_cast<size_t>(i)];
+                  const AttentionUnit& unit = ops_.units_[static_cast<size_t>(task.unit)];
+                  weigh(unit, task.segment, ops_.scratch(thread), from(w, i * stride));
+                }
+              });
 }
 
 void CpuOps::CodeAttention::join_wave(std::span<const Task> wave, int64_t stride,
@@ -291,14 +351,14 @@ void CpuOps::CodeAttention::join_wave(std::span<const Task> wave, int64_t stride
 
   const int64_t first_unit = wave.front().unit, units = wave.back().unit - first_unit + 1;
   const int64_t wanted = std::min(ceil_div(2 * ops_.pool_.size(), units), dim_ / kLeastSlice);
-  const int64_t width = round_up(ceil_div(dim_, std::max<int64_t>(1, wanted)), 16);
+  const int64_t width = round_up(ceil_div(dim_, std::max<int64_t>(1, wanted)), 32);
   const int64_t slices = ceil_div(dim_, width);
   const auto first_task = [&](int64_t unit) {
     return std::lower_bound(wave.begin(), wave.end(), unit,
                             [](const Task& task, int64_t u) { return task.unit < u; });
   };
   const int64_t cost = static_cast<int64_t>(wave.size()) * stride * width * kKvPageTokens / units;
-  ops_.spread(units * slices, 1, cost, [&](int64_t begin, int64_t end, int) {
+  ops_.spread(units * slices, 1, cost, [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t u = first_unit + i / slices, d = i % slices * width;
       const KeyRange dims{d, std::min(dim_, d + width)};
@@ -311,9 +371,7 @@ void CpuOps::CodeAttention::join_wave(std::span<const Task> wave, int64_t stride
           }
         }
         const SegmentWeights here = from(w, (task - wave.begin()) * stride);
-        for_runs(unit, task->segment, [&](int64_t query, int64_t n) {
-          add_values(unit, task->segment, here, query, n, dims, total.vectors);
-        });
+        add_values(unit, task->segment, ops_.scratch(thread), here, dims, total.vectors);
         if (task->segment + 1 == unit.segment_end()) write(unit, dims, total);
       }
     }
@@ -332,12 +390,22 @@ void CpuOps::CodeAttention::by_segments() {
   Carver carver(cpu(memory).data);
   const SegmentWeights w = carver.weights(wave * stride);
   const Totals t = carver.totals(n, dim_);
+  ops_.reserve_scratch(panel_floats());
   for (int64_t done = 0; done < n_tasks; done += wave) {
     const std::span<const Task> part = std::span(tasks).subspan(
         static_cast<size_t>(done), static_cast<size_t>(std::min(wave, n_tasks - done)));
     weigh_wave(part, stride, w);
     join_wave(part, stride, w, t);
   }
+}
+
+void CpuOps::CodeAttention::finish() {
+  if (type_ != KvType::kI4R) return;
+  ops_.spread(rows_, 1, out_.cols * 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t at = begin * out_.cols; at < end * out_.cols; at += dim_) {
+      rotate_back(out_.data + at, dim_, out_.data + at);
+    }
+  });
 }
 
 void CpuOps::attend_codes(const CpuValue& q, CpuValue& out, const AttentionCall& call) {
@@ -347,6 +415,7 @@ void CpuOps::attend_codes(const CpuValue& q, CpuValue& out, const AttentionCall&
   } else {
     attention.by_units();
   }
+  attention.finish();
 }
 
 }  // namespace carat::kernels

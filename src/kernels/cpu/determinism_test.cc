@@ -243,7 +243,8 @@ void check_attention(const AttentionCase& c, KvType type) {
 
 class DeterminismOfAttention : public testing::TestWithParam<KvType> {};
 INSTANTIATE_TEST_SUITE_P(Kv, DeterminismOfAttention,
-                         testing::Values(KvType::kF32, KvType::kF16, KvType::kI8));
+                         testing::Values(KvType::kF32, KvType::kF16, KvType::kI8, KvType::kI4,
+                                         KvType::kI4R));
 
 TEST_P(DeterminismOfAttention, GlobalGrouped) { check_attention({140, 4, 1, 32, 0}, GetParam()); }
 TEST_P(DeterminismOfAttention, LocalOneHeadEach) {
@@ -360,8 +361,8 @@ TEST(Determinism, AttentionInWaves) {
   const Floats q = normal(rng, rows * heads * dim), k = normal(rng, n * dim),
                v = normal(rng, n * dim);
   const auto all = consecutive_rows(0, n), last = consecutive_rows(n - rows, n);
-  expect_same_everywhere("waves", [&](CpuOps& ops) {
-    OwnedCache cache(KvType::kI8, 1, dim, n);
+  const auto run = [&](CpuOps& ops, KvType type) {
+    OwnedCache cache(type, 1, dim, n);
     const AttentionCall call{.n_heads = heads,
                              .n_kv_heads = 1,
                              .head_dim = dim,
@@ -371,7 +372,9 @@ TEST(Determinism, AttentionInWaves) {
                              .sequences = {&cache.layer, 1}};
     return values_of(ops, ops.attention(ops.input(rows, heads * dim, q), ops.input(n, dim, k),
                                         ops.input(n, dim, v), call));
-  });
+  };
+  expect_same_everywhere("waves", [&](CpuOps& ops) { return run(ops, KvType::kI8); });
+  expect_same_everywhere("waves", [&](CpuOps& ops) { return run(ops, KvType::kI4R); });
 }
 
 // A unit of rows far apart must not read the pages between them, which may be gone.

@@ -83,7 +83,7 @@ struct CodeRows {
   int32_t* sums = nullptr;   // [n]: 128 * sum of the codes
 };
 
-// One K/V head of an int8 page (kv_pages.h).
+// One K/V head of an int8 page (kv_pages.h), or of an int4 page that was unpacked.
 struct CodePage {
   const uint8_t* k = nullptr;
   const uint8_t* v = nullptr;
@@ -175,6 +175,15 @@ struct KernelTable {
   void (*join_values)(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims,
                       const uint8_t* next, const float* keep, const float* take, float* totals,
                       int64_t stride) noexcept;
+
+  // -- int4 pages (kv_pages.h), turned into int8 ones before they are read
+  // ------------------------- A head's half bytes and blocks of a page, from one of its 32 elements
+  // on, as K or V of an int8 page: n_dims (a multiple of 32) elements of all kKvPageTokens places.
+  // next: what is unpacked after these half bytes, or null.
+  void (*unpack_k4)(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims,
+                    const uint8_t* next, uint8_t* k) noexcept;
+  void (*unpack_v4)(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims,
+                    const uint8_t* next, uint8_t* v) noexcept;
 
   // -- K/V elements (kv_pages.h) ------------------------------------------------------------------
   void (*to_f16)(const float* x, int64_t n, uint16_t* y) noexcept;

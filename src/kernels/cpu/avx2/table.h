@@ -51,6 +51,10 @@ void join_weights(float* total_max, float* total_sum, const float* max, const fl
 void join_values(const CodeRows& p, int64_t n_q, const uint8_t* v, int64_t n_dims,
                  const uint8_t* next, const float* keep, const float* take, float* totals,
                  int64_t stride) noexcept;
+void unpack_k4(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims, const uint8_t* next,
+               uint8_t* k) noexcept;
+void unpack_v4(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims, const uint8_t* next,
+               uint8_t* v) noexcept;
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept;
 void from_f16(const uint16_t* x, int64_t n, float* y) noexcept;
 void to_i8(const float* x, int64_t n, int8_t* codes, float* scale) noexcept;

@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "kernels/scalar/activation.h"
 #include "kernels/scalar/attention.h"
+#include "kernels/scalar/kv4.h"
 #include "kernels/scalar/rms_norm.h"
 #include "kernels/scalar/rope.h"
 #include "kernels/scalar/static_round.h"
@@ -147,6 +148,16 @@ void static_round(const float* x, int64_t n, float scale, float* y) noexcept {
   scalar::static_round(x, n, scale, y);
 }
 
+void unpack_k4(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims, const uint8_t*,
+               uint8_t* k) noexcept {
+  scalar::unpack_k4(codes, blocks, n_dims, k);
+}
+
+void unpack_v4(const uint8_t* codes, const uint8_t* blocks, int64_t n_dims, const uint8_t*,
+               uint8_t* v) noexcept {
+  scalar::unpack_v4(codes, blocks, n_dims, v);
+}
+
 void to_f16(const float* x, int64_t n, uint16_t* y) noexcept {
   for (int64_t i = 0; i < n; ++i) y[i] = carat::to_f16(x[i]).bits;
 }
@@ -186,6 +197,8 @@ const KernelTable kTable = {
     .weigh_codes = weigh_codes,
     .join_weights = join_weights,
     .join_values = join_values,
+    .unpack_k4 = unpack_k4,
+    .unpack_v4 = unpack_v4,
     .to_f16 = to_f16,
     .from_f16 = from_f16,
     .to_i8 = to_i8,
