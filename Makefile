@@ -15,8 +15,8 @@ ARGS ?= -p "$(PROMPT)"
 SOURCES = git ls-files -z -- '*.cc' '*.h'
 
 .DEFAULT_GOAL := build
-.PHONY: help deps deps-test build run test asan tsan neon fuzz bench nano-data nano install format \
-        tidy check clean
+.PHONY: help deps deps-test build run test asan tsan neon fuzz bench nano-data nano fidelity install \
+        format tidy check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z -]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -75,9 +75,13 @@ nano-data:  ## the text that the nano model learns from, into build/nano/text
 	@tools/install_deps.sh build
 	@tools/nano_text.py build/nano/text
 
-nano: nano-data build/CMakeCache.txt  ## train the nano model again, from text to Q4_0
+nano: nano-data build/CMakeCache.txt  ## train nano again, text to Q4_0 (KIND=moe, KIND=kv: others)
 	@cmake --build build -j $(JOBS) --target carat
-	@bash models/nano/make.sh
+	@bash models/make.sh nano$(addprefix -,$(KIND))
+
+fidelity: nano-data build/CMakeCache.txt  ## the table of docs/fidelity.md: methods, three models
+	@cmake --build build -j $(JOBS) --target carat
+	@bench/fidelity_table.py
 
 install: deps build/CMakeCache.txt  ## install the program, licence and docs below PREFIX
 	@cmake --build build -j $(JOBS) --target carat

@@ -11,7 +11,9 @@ add_test(NAME check_layers_test
   COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/tools/check_layers_test.py)
 
 add_test(NAME compare_test COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/bench/compare_test.py)
-set_tests_properties(compare_test PROPERTIES ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
+add_test(NAME fidelity_table_test
+  COMMAND ${Python3_EXECUTABLE} ${PROJECT_SOURCE_DIR}/bench/fidelity_table_test.py)
+set_tests_properties(compare_test fidelity_table_test PROPERTIES ENVIRONMENT PYTHONDONTWRITEBYTECODE=1)
 
 # Without optimization or with a sanitizer, inline functions stay behind as weak symbols.
 get_target_property(kernels_type carat_kernels TYPE)
