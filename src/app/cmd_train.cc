@@ -21,14 +21,18 @@ std::string progress_note(const train::TrainProgress& p, bool qat) {
   return note + "  left " + format_duration(p.seconds_left);
 }
 
-std::string evaluation_line(const train::TrainProgress& p, bool qat) {
-  std::string line = fmt::format("step {}/{}  tokens {}  loss {:.4f}  held-out loss {:.4f}", p.step,
-                                 p.steps, p.tokens, p.smooth_loss, p.validation_loss);
-  if (qat) {
+// What stays in a log: evaluations, and what a run that is killed would go on from.
+std::string log_line(const train::TrainProgress& p, bool qat) {
+  std::string line =
+      fmt::format("step {}/{}  tokens {}  loss {:.4f}", p.step, p.steps, p.tokens, p.smooth_loss);
+  if (p.evaluated) line += fmt::format("  held-out loss {:.4f}", p.validation_loss);
+  if (p.evaluated && qat) {
     line += fmt::format("  held-out KLD {:.5f}  codes changed {:.2f} %", p.validation_kld,
                         100 * p.codes_changed);
   }
-  return line;
+  if (p.step > 0) line += fmt::format("  {:.0f} tokens/s", p.tokens_per_second);
+  if (p.step < p.steps && p.step > 0) line += "  left " + format_duration(p.seconds_left);
+  return p.saved ? line + "  saved" : line;
 }
 
 class TrainCommand final : public Command {
@@ -224,9 +228,9 @@ class TrainCommand final : public Command {
       fmt::print(stderr, "{}\n", text);
     };
     sink.progress = [&](const train::TrainProgress& p) {
-      if (p.evaluated) {
+      if (p.evaluated || p.saved) {
         progress.finish();
-        fmt::print(stderr, "{}\n", evaluation_line(p, qat));
+        fmt::print(stderr, "{}\n", log_line(p, qat));
       }
       progress.update(p.step, p.steps, progress_note(p, qat));
     };

@@ -578,11 +578,10 @@ TrainResult Run::go() {
       evaluate(last);
     }
     update_progress();
+    progress_.saved = !options_.checkpoint.empty() && !last &&
+                      state_.step % std::max<int64_t>(1, options_.checkpoint_interval) == 0;
+    if (progress_.saved) save();
     if (sink_.progress) sink_.progress(progress_);
-    if (!options_.checkpoint.empty() && !last &&
-        state_.step % std::max<int64_t>(1, options_.checkpoint_interval) == 0) {
-      save();
-    }
   }
   if (!options_.checkpoint.empty()) save();
   if (!result_.stopped && !options_.out_dir.empty()) export_model();

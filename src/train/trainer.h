@@ -96,6 +96,7 @@ struct TrainProgress {
   // another code than the starting weights (measured at evaluations, else the last figure).
   double travel = 0;         // sum of learning rates / median |step|
   double codes_changed = 0;  // share of weights
+  bool saved = false;        // the checkpoint holds this step (the last one's follows it)
   // Filled at evaluations.
   bool evaluated = false;
   double validation_loss = 0;  // cross-entropy in nats a token (QAT: of the quantized student)

@@ -132,6 +132,21 @@ TEST_F(TrainerTest, ThreadsAndStopsChangeNothing) {
   EXPECT_THROW(run_training(o, sink), Error);
 }
 
+TEST_F(TrainerTest, AStepIsReportedAsSavedOnceItsCheckpointIsThere) {
+  TrainOptions o = options();
+  o.checkpoint = path("state");
+  o.checkpoint_interval = 4;
+  TrainSink sink;
+  std::vector<int64_t> saved;
+  sink.progress = [&](const TrainProgress& p) {
+    if (!p.saved) return;
+    saved.push_back(p.step);
+    EXPECT_TRUE(fs::exists(path("state")));
+  };
+  run_training(o, sink);
+  EXPECT_EQ(saved, (std::vector<int64_t>{4, 8}));
+}
+
 TEST_F(TrainerTest, QuantizationAwareTrainingClosesTheGapAndExportsTheLattice) {
   TrainOptions o = options();
   o.steps = 120;
