@@ -148,8 +148,15 @@ void KldMeter::logits(const model::Weights& weights, const kernels::Value& hidde
   }
 }
 
+std::vector<int64_t> KldMeter::counts() const {
+  std::vector<int64_t> counts;
+  for (const auto& c : chunks_) counts.push_back(static_cast<int64_t>(c.size()) - kFewestBefore);
+  return counts;
+}
+
 Klds KldMeter::measure(const model::Weights& weights) {
   Klds klds;
+  klds.counts = counts();
   const int64_t at_once = std::max<int64_t>(1, kLogits / static_cast<int64_t>(vocab_));
   std::vector<double> found;
   for (size_t c = 0; c < chunks_.size(); ++c) {
@@ -188,7 +195,6 @@ Klds KldMeter::measure(const model::Weights& weights) {
       throw Error("a model with these types does not predict finite numbers");
     }
     klds.sums.push_back(sum);
-    klds.counts.push_back(static_cast<int64_t>(chunks_[c].size()) - kFewestBefore);
   }
   return klds;
 }

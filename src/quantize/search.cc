@@ -7,11 +7,13 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "quantize/choices.h"
 #include "quantize/cost_model.h"
 #include "quantize/exchanges.h"
 #include "quantize/kld_meter.h"
 #include "quantize/lagrange.h"
+#include "quantize/measure_log.h"
 #include "quantize/mix.h"
 #include "quantize/search_text.h"
 
@@ -50,6 +52,7 @@ class Search {
         meter_({&job.source.weights, text_.search, job.memory / 4, job.stop,
                 [this](int64_t n) { advance(n); }},
                job.pool, job.table),
+        log_(options.state, digest(), meter_.counts()),
         check_({&job.source.weights, text_.check, job.memory / 4, job.stop, {}}, job.pool,
                job.table) {
     report_.options = options;
@@ -79,6 +82,29 @@ class Search {
   }
 
  private:
+  // Of all that a measurement depends on: the weights and what their columns count are seen in the
+  // errors.
+  std::string digest() const {
+    Sha256 sum;
+    const auto add = [&](const void* data, size_t size) {
+      sum.update({static_cast<const std::byte*>(data), size});
+    };
+    for (const auto& chunk : text_.search) {
+      const uint64_t n = chunk.size();
+      add(&n, sizeof n);
+      add(chunk.data(), chunk.size() * sizeof chunk[0]);
+    }
+    for (const MatrixChoices& m : choices_) {
+      add(m.plan.name.data(), m.plan.name.size());
+      for (const TypeChoice& t : m.types) {
+        add(&t.dtype, sizeof t.dtype);
+        add(&t.bytes, sizeof t.bytes);
+        add(&t.error, sizeof t.error);
+      }
+    }
+    return to_hex(sum.digest());
+  }
+
   int64_t bytes_of(const Picks& picks) const {
     int64_t bytes = fixed_;
     for (size_t m = 0; m < picks.size(); ++m) bytes += choices_[m].types[picks[m]].bytes;
@@ -112,9 +138,15 @@ class Search {
   }
 
   Klds measure(std::span<const Pick> picks) {
-    mix_.set(picks);
     ++report_.passes;
-    return meter_.measure(mix_.weights());
+    if (const Klds* known = log_.find(picks)) {
+      advance(meter_.tokens());
+      return *known;
+    }
+    mix_.set(picks);
+    Klds klds = meter_.measure(mix_.weights());
+    log_.add(picks, klds);
+    return klds;
   }
   Klds measure(const Picks& picks) {
     return measure(std::vector<Pick>(picks.begin(), picks.end()));
@@ -407,7 +439,9 @@ class Search {
   SearchReport report_;
   std::string stage_;
   int64_t done_ = 0, total_ = 0;  // tokens of the stage
-  KldMeter meter_, check_;
+  KldMeter meter_;
+  MeasureLog log_;
+  KldMeter check_;
   Klds now_;  // of the present mix
 };
 

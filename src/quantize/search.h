@@ -33,7 +33,10 @@ struct SearchOptions {
   int rounds = 2;
   int exchanges = 40;   // measured at most
   size_t groups = 120;  // of matrices that are measured together, at most
-  int points = 7;       // of the front
+  // File that keeps what is measured, for a search that goes on and for others of the same model,
+  // text and types; empty: none.
+  std::string state;
+  int points = 7;  // of the front
 };
 
 struct FrontPoint {
