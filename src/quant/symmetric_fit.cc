@@ -1,5 +1,7 @@
 #include "quant/symmetric_fit.h"
 
+#include <cmath>
+
 #include "quant/blocks.h"
 #include "quant/codes.h"
 #include "quant/lanes.h"
@@ -30,19 +32,28 @@ class Fit {
         scale_hi_(grid.scale_levels - 1) {}
 
   Draft best() const noexcept {
-    float searched[kSub];
-    float plain[kSub];
+    Step searched[kSub];
+    Step plain[kSub];
     for (int b = 0; b < kSub; ++b) {
       searched[b] = best_step(x_ + kSub * b, weights_ + kSub * b);
-      plain[b] = signed_extremum(x_ + kSub * b, kSub) / lo_;
+      plain[b] = {signed_extremum(x_ + kSub * b, kSub) / lo_, 0.0f};
     }
     // Rounding the scales can undo what the search won, so the plain rule stays a candidate.
-    const Draft a = draft_from_steps(searched, 2);
-    const Draft b = draft_from_steps(plain, 0);
-    return b.error < a.error ? b : a;
+    Draft best = draft_from_steps(plain, whole_range(plain), 0);
+    for (const float d : {whole_range(searched), least_rounding(searched)}) {
+      const Draft draft = draft_from_steps(searched, d, 2);
+      if (draft.error <= best.error) best = draft;
+    }
+    return best;
   }
 
  private:
+  // What a sub-block wants to be multiplied with, and by how much its error grows with the square
+  // of the distance from that.
+  struct Step {
+    float step = 0.0f, growth = 0.0f;
+  };
+
   Lanes codes(Lanes v) const noexcept { return nearest_codes(v, lo_, hi_); }
 
   // Squared error of 16 elements coded with step s.
@@ -58,13 +69,15 @@ class Fit {
   }
 
   // The step for 16 elements that loses least, were it stored exactly.
-  float best_step(const float* x, Weights w) const noexcept {
+  Step best_step(const float* x, Weights w) const noexcept {
     const float extremum = signed_extremum(x, kSub);
-    if (extremum == 0.0f) return 0.0f;
-    float best = 0.0f;
+    if (extremum == 0.0f) return {};
+    Step best;
     float best_gain = -1.0f;
-    for (int k = -12; k <= (Weights::kEven ? 12 : 24); ++k) {
-      const float inverse = (lo_ - 0.1f * static_cast<float>(k)) / extremum;
+    for (int k = -12; k <= (Weights::kEven ? 12 : 32); ++k) {
+      // Where the extremum may count little, up to half of it is cut off.
+      const float cut = k > 12 ? 0.05f * static_cast<float>(k - 12) : 0.0f;
+      const float inverse = (lo_ * (1.0f + cut) - 0.1f * static_cast<float>(k)) / extremum;
       Lanes xq_lanes = {};
       Lanes qq_lanes = {};
       for (int i = 0; i < kSub; i += kLanes) {
@@ -78,19 +91,19 @@ class Fit {
       // With the least-squares step xq / qq the error is sum x^2 - xq^2 / qq.
       if (qq > 0.0f && xq * xq > best_gain * qq) {
         best_gain = xq * xq / qq;
-        best = xq / qq;
+        best = {xq / qq, qq};
       }
     }
     return best;
   }
 
   // Scales, codes and error for a given d and wanted steps.
-  void fill(const float* steps, Draft& draft) const noexcept {
+  void fill(const Step* steps, Draft& draft) const noexcept {
     draft.error = 0.0;
     for (int b = 0; b < kSub; ++b) {
       const float* xb = x_ + kSub * b;
       const int around =
-          draft.d != 0.0f ? round_clamped(steps[b] / draft.d, scale_lo_, scale_hi_) : 0;
+          draft.d != 0.0f ? round_clamped(steps[b].step / draft.d, scale_lo_, scale_hi_) : 0;
       float best_error = 0.0f;
       bool first = true;
       for (int s = around - 1; s <= around + 1; ++s) {
@@ -127,9 +140,34 @@ class Fit {
   }
 
   // d such that the largest step gets the lowest scale, all of the range being usable only there.
-  Draft draft_from_steps(const float* steps, int refits) const noexcept {
+  float whole_range(const Step* steps) const noexcept {
+    float wanted[kSub];
+    for (int b = 0; b < kSub; ++b) wanted[b] = steps[b].step;
+    return signed_extremum(wanted, kSub) / static_cast<float>(scale_lo_);
+  }
+
+  // Of the d around that, the one whose multiples are nearest to the steps.
+  float least_rounding(const Step* steps) const noexcept {
+    const float whole = whole_range(steps);
+    float best = whole, least = -1.0f;
+    for (int k = -20; k <= 20; ++k) {
+      const float d = whole * (1.0f + 0.005f * static_cast<float>(k));
+      if (!std::isfinite(1.0f / d)) break;
+      float error = 0.0f;
+      for (int b = 0; b < kSub; ++b) {
+        const int scale = round_clamped(steps[b].step / d, scale_lo_, scale_hi_);
+        const float e = steps[b].step - d * static_cast<float>(scale);
+        error += steps[b].growth * e * e;
+      }
+      if (least >= 0.0f && !(error < least)) continue;
+      least = error;
+      best = d;
+    }
+    return best;
+  }
+
+  Draft draft_from_steps(const Step* steps, float d, int refits) const noexcept {
     Draft best;
-    const float d = signed_extremum(steps, kSub) / static_cast<float>(scale_lo_);
     best.d = to_float(to_finite_f16(d));
     fill(steps, best);
     for (int i = 0; i < refits; ++i) {

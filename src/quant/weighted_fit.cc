@@ -114,15 +114,16 @@ class LineFit {
     const float width = range.max - range.min;
     try_line(to_finite_f16(width / hi_), to_finite_f16(range.min));
     if (std::isfinite(1.0f / width)) {
-      for (int k = -20; k <= 60; ++k) {
-        const float levels = hi_ + 0.05f * static_cast<float>(k);
-        refine({width / levels, range.min});
-        // The same, cutting off at both ends.
-        if (k > 0) {
-          const float cut = 0.025f * static_cast<float>(k);
-          refine({width / levels, range.min + cut * (width / levels)});
+      // From a step that does not use all codes to one that cuts three off, for each at the lower
+      // end, at the upper, or between.
+      for (int k = -3; k <= 15; ++k) {
+        const float step = width / (hi_ + 0.2f * static_cast<float>(k));
+        const float room = width - step * hi_;
+        for (int part = 0; part <= 4; ++part) {
+          refine({step, range.min + 0.25f * static_cast<float>(part) * room});
         }
       }
+      for (int i = 0; i < 3; ++i) refine(line_);
       round(line_);
     }
     LineCodes out;
