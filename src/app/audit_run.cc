@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "app/audit_inputs.h"
+#include "app/audit_tensors.h"
 #include "app/audit_text.h"
 #include "app/memory.h"
 #include "app/progress.h"
@@ -53,6 +54,9 @@ class AuditRun {
     progress_.finish();
     add_comparisons(result);
     if (request_.greedy_tokens) add_greedy();
+    if (request_.tensors && !stored_) {
+      add_tensor_errors(references_, candidates_, report_, pool_, environment_.stop);
+    }
     add_findings(result);
     return std::move(report_);
   }

@@ -27,6 +27,7 @@ struct AuditRequest {
   std::optional<int64_t> greedy_tokens;
   int64_t greedy_prompts = 32;
   std::optional<int64_t> memory;  // references are run layer by layer
+  bool tensors = true;            // also measures what each tensor lost
   std::string kv = "f32";
   int threads = 1;
 };

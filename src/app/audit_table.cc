@@ -135,6 +135,26 @@ void print_greedy(const audit::AuditReport& report, const Comparisons& list) {
   fmt::print("\n{}", table.text());
 }
 
+void print_tensors(const audit::AuditReport& report, const Comparisons& list, int64_t most) {
+  for (const audit::Comparison* c : list) {
+    if (most == 0 || c->tensors.empty()) continue;
+    std::vector<const audit::TensorError*> sorted;
+    for (const audit::TensorError& t : c->tensors) sorted.push_back(&t);
+    std::stable_sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) {
+      return a->relative_error > b->relative_error;
+    });
+    if (sorted.size() > static_cast<size_t>(most)) sorted.resize(static_cast<size_t>(most));
+    Table table({"tensors of " + report.candidates[c->candidate].path, "type", "RMS error %",
+                 "largest, in RMS", "bits a weight"});
+    for (const audit::TensorError* t : sorted) {
+      const double bits = 8 * static_cast<double>(t->bytes) / static_cast<double>(t->weights);
+      table.add({t->name, t->type, fmt::format("{:.3f}", 100 * t->relative_error),
+                 fmt::format("{:.3f}", t->max_error), fmt::format("{:.2f}", bits)});
+    }
+    fmt::print("\n{}", table.text());
+  }
+}
+
 std::string noise_text(const audit::AuditReport& report) {
   return report.noise_how.empty() ? "not measured" : fmt::format("{}", report.noise_kld);
 }
@@ -153,7 +173,7 @@ void print_text(const audit::AuditReport& report, const audit::Summary& s) {
 
 }  // namespace
 
-void print_audit(const audit::AuditReport& report) {
+void print_audit(const audit::AuditReport& report, int64_t tensors) {
   for (size_t r = 0; r < report.references.size(); ++r) {
     const Comparisons list = against(report, r);
     if (list.empty()) continue;
@@ -168,6 +188,7 @@ void print_audit(const audit::AuditReport& report) {
     print_differences(report, list);
     print_domains(report, list);
     print_greedy(report, list);
+    print_tensors(report, list, tensors);
     if (r == 0 && first.chunks < 10) {
       fmt::print(stderr, "note: too few chunks ({}) for intervals to trust\n", first.chunks);
     }

@@ -88,8 +88,10 @@ class AuditCommand final : public Command {
     }
     request_.audit.summary.seed = static_cast<uint64_t>(seed_);
     if (precision_) request_.audit.precision = parse_share(*precision_, "--precision");
-    request_.max_overlap = parse_share(max_overlap_, "--max-overlap");
+    request_.max_overlap = max_overlap_ == "0" ? 0 : parse_share(max_overlap_, "--max-overlap");
+    if (tensors_ && no_tensors_) throw UsageError("--tensors and --no-tensors exclude each other");
     if (memory_) request_.memory = parse_bytes(*memory_, "--memory");
+    request_.tensors = tensors_ || !(no_tensors_ || memory_);
     request_.threads = resolve_threads(threads_);
     const std::optional<audit::AuditReport> report = make_audit_report(request_, environment);
     if (!report) return kCheckFailed;
@@ -97,7 +99,7 @@ class AuditCommand final : public Command {
     if (json_) {
       fmt::print("{}\n", to_json_text(audit::report_json(*report), 2));
     } else {
-      print_audit(*report);
+      print_audit(*report, tensors_.value_or(0));
     }
     return verdict(*report);
   }
@@ -203,6 +205,18 @@ class AuditCommand final : public Command {
              .target = &max_kld_,
              .help = "check: exit 3 unless every candidate's mean KLD from REF is at most X",
              .lowest = 0},
+            {.names = "--tensors",
+             .value = "N",
+             .target = &tensors_,
+             .help = "also prints the N tensors of each candidate whose weights are furthest from "
+                     "the reference's; --json and --html have all of them",
+             .lowest = 1,
+             .highest = 1e6,
+             .default_text = "prints none"},
+            {.names = "--no-tensors",
+             .target = &no_tensors_,
+             .help = "does not compare the weights of tensors, which reads every file once more; "
+                     "with --memory it is done only if --tensors asks for it"},
             {.names = "--memory",
              .value = "SIZE",
              .target = &memory_,
@@ -241,9 +255,10 @@ class AuditCommand final : public Command {
   std::optional<std::string> precision_, memory_, html_;
   std::string max_overlap_ = "1%";
   std::optional<double> max_kld_;
+  std::optional<int64_t> tensors_;
   int64_t seed_ = 1;
   int64_t threads_ = 0;
-  bool json_ = false;
+  bool no_tensors_ = false, json_ = false;
 };
 
 }  // namespace
