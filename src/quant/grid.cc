@@ -1,5 +1,6 @@
 #include "quant/grid.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -261,6 +262,23 @@ bool with_type(DType dtype, F f) noexcept {
   }
 }
 
+// Where a block's common scale of offsets lies.
+template <class B>
+auto* offset_scale(B& b) noexcept {
+  if constexpr (requires { b.dmin; }) {
+    return &b.dmin;
+  } else if constexpr (requires { b.m; }) {
+    return &b.m;
+  } else {
+    return static_cast<F16*>(nullptr);
+  }
+}
+
+F16 finite_half(float x) noexcept {
+  constexpr float kMost = 65504.0f;
+  return to_f16(std::clamp(x, -kMost, kMost));
+}
+
 template <class T>
 typename T::Block load(const std::byte* block) noexcept {
   typename T::Block b;
@@ -274,6 +292,22 @@ int Grid::nearest(int e, float x) const noexcept {
   if (step[e] == 0.0f) return lowest <= 0 && highest >= 0 ? 0 : lowest;
   const float v = (x - offset[e]) / step[e];
   return levels != nullptr ? nearest_iq4_code(v) : round_clamped(v, lowest, highest);
+}
+
+float Grid::position(int e, float x) const noexcept {
+  const float v = (x - offset[e]) / step[e];
+  if (levels == nullptr) return v;
+  int i = lowest;
+  while (i + 2 < highest + 1 && v >= static_cast<float>(levels[i + 1])) ++i;
+  const auto low = static_cast<float>(levels[i]), high = static_cast<float>(levels[i + 1]);
+  return static_cast<float>(i) + (v - low) / (high - low);
+}
+
+float Grid::value_at(int e, float position) const noexcept {
+  if (levels == nullptr) return step[e] * position + offset[e];
+  const int i = std::clamp(static_cast<int>(std::floor(position)), lowest, highest - 1);
+  const auto low = static_cast<float>(levels[i]), high = static_cast<float>(levels[i + 1]);
+  return step[e] * (low + (position - static_cast<float>(i)) * (high - low)) + offset[e];
 }
 
 bool has_grid(DType dtype) noexcept {
@@ -306,6 +340,36 @@ void write_codes(DType dtype, const int8_t* codes, std::byte* block) noexcept {
     using T = decltype(type);
     typename T::Block b = load<T>(block);
     T::set(codes, b);
+    std::memcpy(block, &b, sizeof(b));
+  });
+  CHECK(known);
+}
+
+bool has_offsets(DType dtype) noexcept {
+  bool found = false;
+  with_type(dtype, [&](auto type) {
+    typename decltype(type)::Block b{};
+    found = offset_scale(b) != nullptr;
+  });
+  return found;
+}
+
+BlockScales read_scales(DType dtype, const std::byte* block) noexcept {
+  BlockScales scales;
+  const bool known = with_type(dtype, [&](auto type) {
+    auto b = load<decltype(type)>(block);
+    scales.d = to_float(b.d);
+    if (const F16* const m = offset_scale(b)) scales.m = to_float(*m);
+  });
+  CHECK(known);
+  return scales;
+}
+
+void write_scales(DType dtype, const BlockScales& scales, std::byte* block) noexcept {
+  const bool known = with_type(dtype, [&](auto type) {
+    auto b = load<decltype(type)>(block);
+    b.d = finite_half(scales.d);
+    if (F16* const m = offset_scale(b)) *m = finite_half(scales.m);
     std::memcpy(block, &b, sizeof(b));
   });
   CHECK(known);

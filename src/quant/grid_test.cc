@@ -112,5 +112,57 @@ TEST(Grid, NearestIsNearest) {
   }
 }
 
+TEST(Grid, PositionsRunThroughTheCodes) {
+  Rng rng(6);
+  for (const DType t : types_with_grid()) {
+    const auto block = random_block(t, rng);
+    Grid g;
+    read_grid(t, block.data(), g);
+    for (int e = 0; e < g.elements; ++e) {
+      if (g.step[e] == 0.0f) continue;
+      for (int c = g.lowest; c <= g.highest; ++c) {
+        ASSERT_NEAR(g.position(e, g.value(e, c)), c, 1e-3) << name_of(t);
+        ASSERT_NEAR(g.value_at(e, static_cast<float>(c)), g.value(e, c),
+                    1e-4 * std::fabs(g.step[e]));
+      }
+      for (float p = static_cast<float>(g.lowest) - 0.8f; p < static_cast<float>(g.highest) + 0.9f;
+           p += 0.1f) {
+        const float x = g.value_at(e, p);
+        ASSERT_NEAR(g.position(e, x), p, 2e-3) << name_of(t);
+        const float from_tie = std::fabs(p - std::floor(p) - 0.5f);
+        if (from_tie < 0.02f || p < static_cast<float>(g.lowest)) continue;
+        const int code = std::min(g.highest, static_cast<int>(std::lround(p)));
+        ASSERT_EQ(g.nearest(e, x), code) << name_of(t) << " " << p;
+      }
+    }
+  }
+}
+
+TEST(Grid, ScalesAreSetWithoutTouchingCodes) {
+  Rng rng(7);
+  for (const DType t : types_with_grid()) {
+    auto block = random_block(t, rng);
+    const auto before = block;
+    const BlockScales s = read_scales(t, block.data());
+    write_scales(t, s, block.data());
+    ASSERT_EQ(block, before) << name_of(t);
+    EXPECT_EQ(has_offsets(t), s.m != 0) << name_of(t);
+    Grid old_grid, grid;
+    read_grid(t, block.data(), old_grid);
+    write_scales(t, {2 * s.d, -s.m}, block.data());
+    read_grid(t, block.data(), grid);
+    int8_t old_codes[kSuperBlock], codes[kSuperBlock];
+    read_codes(t, before.data(), old_codes);
+    read_codes(t, block.data(), codes);
+    for (int e = 0; e < grid.elements; ++e) {
+      ASSERT_EQ(codes[e], old_codes[e]) << name_of(t);
+      ASSERT_EQ(grid.step[e], 2 * old_grid.step[e]) << name_of(t);
+      ASSERT_EQ(grid.offset[e], -old_grid.offset[e]) << name_of(t);
+    }
+    write_scales(t, {1e9f, 0}, block.data());
+    EXPECT_EQ(read_scales(t, block.data()).d, 65504.0f) << name_of(t);
+  }
+}
+
 }  // namespace
 }  // namespace carat::quant

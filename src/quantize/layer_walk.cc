@@ -1,5 +1,6 @@
 #include "quantize/layer_walk.h"
 
+#include <algorithm>
 #include <new>
 #include <string>
 
@@ -138,6 +139,31 @@ void LayerWalk::advance(const model::Weights& weights) {
     }
   }
   ++layer_;
+}
+
+std::span<const float> LayerWalk::embedded(size_t chunk) const {
+  const Value& x = chunks_[chunk].embedded;
+  return x ? ops_.view(x) : std::span<const float>{};
+}
+
+void LayerWalk::keys_and_values(size_t chunk, int64_t owner, std::vector<float>& k,
+                                std::vector<float>& v) const {
+  CHECK(owner < layer_ && last_user_[static_cast<size_t>(owner)] >= layer_);
+  const Chunk& c = chunks_[chunk];
+  const kernels::KvLayer& page = layout_.layers[static_cast<size_t>(owner)].page;
+  const int64_t n = static_cast<int64_t>(c.rows.size()), width = page.head_dim;
+  k.resize(static_cast<size_t>(n * page.n_kv_heads * width));
+  v.resize(k.size());
+  for (int64_t t = 0; t < n; ++t) {
+    const auto* const from = reinterpret_cast<const float*>(
+        c.pages[static_cast<size_t>(owner)][static_cast<size_t>(t / kKvPageTokens)]);
+    for (int64_t h = 0; h < page.n_kv_heads; ++h) {
+      const int64_t at = (h * kKvPageTokens + t % kKvPageTokens) * width;
+      const int64_t to = (t * page.n_kv_heads + h) * width;
+      std::copy_n(from + at, width, k.begin() + to);
+      std::copy_n(from + page.n_kv_heads * kKvPageTokens * width + at, width, v.begin() + to);
+    }
+  }
 }
 
 }  // namespace carat::quantize

@@ -43,6 +43,12 @@ class LayerWalk {
 
   // What the tokens of a chunk are before the layer, [tokens, dim].
   std::span<const float> states(size_t chunk) const { return ops_.view(chunks_[chunk].x); }
+  // Their embeddings as they feed the per-layer inputs, [tokens, dim]; empty if there are none.
+  std::span<const float> embedded(size_t chunk) const;
+  // K and V of a layer that owns them, [tokens, n_kv_heads * head_dim] each. REQUIRES: it was run
+  // for good, and a layer that is yet to run reads them.
+  void keys_and_values(size_t chunk, int64_t owner, std::vector<float>& k,
+                       std::vector<float>& v) const;
 
  private:
   struct Chunk {

@@ -91,6 +91,8 @@ class Tape final : public kernels::Ops {
   const T* gradient(const Value& x) const;
   // Floating-point operations of the matrix products so far, both directions.
   double flops() const { return flops_; }
+  // Of values and gradients, kept from step to step.
+  int64_t bytes() const { return arena_.reserved(); }
 
   // A loop over [0, n) on the pool, `f(i)`; pieces of `grain` indices.
   template <class F>

@@ -1,0 +1,70 @@
+#include "quantize/start.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "quantize/auto_round.h"
+#include "quantize/round.h"
+#include "quantize/scale_distill.h"
+
+namespace carat::quantize {
+
+using model::TensorKind;
+
+std::vector<MatrixResult> round_all(const Job& job) {
+  std::vector<MatrixResult> results;
+  int64_t done = 0, total = 0;
+  for (const MatrixPlan& m : job.matrices) total += *element_count(m.shape);
+  for (const MatrixPlan& m : job.matrices) {
+    if (job.progress) job.progress(done, total, m.name);
+    done += *element_count(m.shape);
+    if (has_codes(m)) results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
+  }
+  return results;
+}
+
+void use_encoded(const Job& job, const MatrixPlan& m, LiveWeights& live) {
+  const bool tied = job.source.config().tied_embeddings;
+  if (m.ref.kind == TensorKind::kPleTable || (m.ref.kind == TensorKind::kTokenEmbedding && !tied)) {
+    const auto stored = job.store.find(m.name);
+    CHECK(stored.has_value());
+    live.replace_looked_up(m.ref, m.dtype, *stored->file, stored->offset);
+    return;
+  }
+  std::vector<std::byte> rows(static_cast<size_t>(*byte_count(m.dtype, m.shape)));
+  job.store.read(m.name, 0, rows);
+  live.replace(m.ref, m.dtype, std::move(rows));
+}
+
+namespace {
+
+std::vector<MatrixResult> encode_start(const Job& job, const RefineOptions& options) {
+  return options.start == Start::kRound ? round_all(job) : run_feedback(job, options.feedback);
+}
+
+}  // namespace
+
+std::vector<MatrixResult> auto_round(const Job& job, const RefineOptions& options,
+                                     std::vector<Refinement>& refined) {
+  CHECK(options.start != Start::kAutoRound);
+  std::vector<MatrixResult> results = encode_start(job, options);
+  AutoRoundOptions o;
+  if (options.steps > 0) o.steps = options.steps;
+  if (options.rate > 0) o.rate = options.rate;
+  run_auto_round(job, o, results, refined);
+  return results;
+}
+
+std::vector<MatrixResult> distill_scales(const Job& job, const RefineOptions& options,
+                                         std::vector<Refinement>& refined) {
+  check_scale_distillation(job);
+  std::vector<MatrixResult> results = encode_start(job, options);
+  if (options.start == Start::kAutoRound) run_auto_round(job, {}, results, refined);
+  ScaleOptions o;
+  if (options.steps > 0) o.steps = options.steps;
+  if (options.rate > 0) o.rate = options.rate;
+  run_scale_distillation(job, o, results, refined);
+  return results;
+}
+
+}  // namespace carat::quantize

@@ -1,0 +1,46 @@
+// Codes that methods begin with which better what others made, and those methods as a whole.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "quantize/feedback_run.h"
+#include "quantize/job.h"
+#include "quantize/live_weights.h"
+
+namespace carat::quantize {
+
+enum class Start : uint8_t {
+  kFeedback,   // feedback_run.h
+  kRound,      // round_all
+  kAutoRound,  // auto_round.h with its defaults, which begins with kFeedback: of scales only
+};
+
+struct RefineOptions {
+  Start start = Start::kFeedback;
+  FeedbackOptions feedback;  // of kFeedback
+  int64_t steps = 0;         // 0: the method's own default
+  double rate = 0;           // the same
+};
+
+// Leaves every matrix that has codes in the job's store, each rounded block by block by importance
+// (encode_weighted).
+std::vector<MatrixResult> round_all(const Job& job);
+
+// From here on the network computes with the rows that the store has of the matrix.
+void use_encoded(const Job& job, const MatrixPlan& matrix, LiveWeights& live);
+
+// What a method that betters codes did: to a layer, or to all.
+struct Refinement {
+  std::string what;              // "layer 3"
+  double before = 0, after = 0;  // by the method's own measure
+};
+
+// Encode the start, and better it: auto_round.h and scale_distill.h.
+std::vector<MatrixResult> auto_round(const Job& job, const RefineOptions& options,
+                                     std::vector<Refinement>& refined);
+std::vector<MatrixResult> distill_scales(const Job& job, const RefineOptions& options,
+                                         std::vector<Refinement>& refined);
+
+}  // namespace carat::quantize
