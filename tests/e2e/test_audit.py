@@ -66,12 +66,18 @@ class Audit(CaratTest):
     def test_kv_types_of_one_model(self):
         # Of a model in floats: quantized ones round activations, which is louder than f16.
         m = self.teacher
-        report = self.audit(m, m, f"{m}@kv=f16", f"{m}@kv=int8", "--text", self.text,
-                            "--max-tokens", 800, *self.small)
-        f32, f16, int8 = [c["mean_kld"] for c in report["candidates"]]
+        report = self.audit(m, m, f"{m}@kv=f16", f"{m}@kv=int8", f"{m}@kv=int4",
+                            f"{m}@kv=int4r", "--text", self.text, "--max-tokens", 800, *self.small)
+        f32, f16, int8, int4, int4r = [c["mean_kld"] for c in report["candidates"]]
         self.assertEqual(f32, 0)
         self.assertGreater(f16, 0)
         self.assertGreater(int8, 4 * f16)
+        for kld in (int4, int4r):
+            self.assertGreater(kld, 20 * int8)
+            self.assertLess(kld, 0.05)
+        self.assertNotEqual(int4, int4r)
+        self.fails("audit", m, f"{m}@kv=int5", "--text", self.text, code=2,
+                   says=["kv=int5", "kv=int8", "kv=int4r"])
 
     def test_domains_and_jsonl(self):
         chat = self.folder / "c.jsonl"
