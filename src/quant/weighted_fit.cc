@@ -123,7 +123,14 @@ class LineFit {
           refine({step, range.min + 0.25f * static_cast<float>(part) * room});
         }
       }
-      for (int i = 0; i < 3; ++i) refine(line_);
+      // Outliers leave several valleys: all steps once more from where the best line begins.
+      for (int i = 0; i < 2 && line_error_ >= 0; ++i) {
+        const float offset = line_.offset;
+        for (int k = -6; k <= 15; ++k) {
+          refine({width / (hi_ + 0.2f * static_cast<float>(k)), offset});
+        }
+        refine(line_);
+      }
       round(line_);
     }
     LineCodes out;
