@@ -5,6 +5,7 @@ usage: bench/fidelity_table.py [options]
   --carat FILE      the program                       (default build/carat)
   --out DIR         files, reports and tables         (default build/fidelity)
   --model NAME      nano, nano-moe, nano-kv; may be given several times  (default: all)
+  --group NAME      qat, rounded, learned, kv; likewise   (default: all)
   --max-tokens N    of each text; 0: all of it        (default 0)
   --print           only prints what --out holds already
 
@@ -37,12 +38,14 @@ MADE = [
      "quantize {teacher} {file} --method round --type q4_0 --text {calibration}"),
     ("quantize-feedback", "rounded", "`quantize --method feedback`",
      "quantize {teacher} {file} --method feedback --type q4_0 --text {calibration}"),
+    ("auto_round", "learned", "`quantize --method auto_round`",
+     "quantize {teacher} {file} --method auto_round --type q4_0 --text {calibration}"),
+    ("scales", "learned", "`quantize --method scales`",
+     "quantize {teacher} {file} --method scales --type q4_0 --text {calibration}"),
     ("q4_k_m", "rounded", "`convert --recipe q4_k_m --imatrix`",
      "convert {teacher} {file} --to gguf --recipe q4_k_m --imatrix {imatrix}"),
-    ("q4_k_m-feedback", "rounded", "`quantize --recipe q4_k_m --method feedback`",
-     "quantize {teacher} {file} --method feedback --recipe q4_k_m --text {calibration}"),
 ]
-GROUPS = ["qat", "rounded", "kv"]
+GROUPS = ["qat", "rounded", "learned", "kv"]
 QAT_NAME = "quantization-aware training"
 KV_TYPES = ["f16", "int8", "int4", "int4r"]
 
@@ -54,8 +57,8 @@ class TableError(Exception):
 class Paths:
     """Where the files of one model lie."""
 
-    def __init__(self, out, model):
-        self.out, self.model = out, model
+    def __init__(self, out, model, groups=None):
+        self.out, self.model, self.groups = out, model, groups or GROUPS
         self.teacher = os.path.join(ROOT, "models", model, "teacher")
         self.qat_file = os.path.join(ROOT, "models", model, model + "-q4_0.gguf")
         self.qat = os.path.join(out, model + "-qat")
@@ -70,7 +73,8 @@ class Paths:
 
     def rows(self):
         """(name in the table, path) of the quantized files."""
-        return [(QAT_NAME, self.qat_file)] + [(row[2], self.made(row[0])) for row in MADE]
+        qat = [(QAT_NAME, self.qat_file)] if "qat" in self.groups else []
+        return qat + [(row[2], self.made(row[0])) for row in MADE if row[1] in self.groups]
 
     def caches(self):
         """(type, candidate) of the teacher with other keys and values."""
@@ -113,9 +117,9 @@ def make_files(carat, paths):
     if not os.path.exists(paths.qat):  # without loss: the weights lie on the lattice
         run(carat, ["convert", paths.qat_file, paths.qat, "--to", "hf-bf16", "--no-report"],
             subprocess.DEVNULL)
-    for name, _, _, command in MADE:
+    for name, group, _, command in MADE:
         file = paths.made(name)
-        if not os.path.exists(file):
+        if group in paths.groups and not os.path.exists(file):
             run(carat, [word.format(file=file, **vars(paths)) for word in command.split()],
                 subprocess.DEVNULL)
 
@@ -146,7 +150,7 @@ class Report:
 
     def __init__(self, paths, domain):
         self.figures, self.sizes = {}, {}
-        for group in GROUPS:
+        for group in paths.groups:
             with open(paths.report(group, domain), encoding="utf-8") as file:
                 report = json.load(file)
             for figures in report["candidates"]:
@@ -221,7 +225,7 @@ def cache_lines(paths, reports):
 
 
 def about(paths, report):
-    figures = report.find(paths.qat_file, paths.teacher)
+    figures = next(f for pair, f in report.figures.items() if pair[1] == paths.teacher)
     return (f"{report.text}: {figures['tokens']} tokens in {figures['chunks']} chunks, "
             f"perplexity of the teacher {figures['reference_perplexity']:.1f}")
 
@@ -230,16 +234,22 @@ def tables(all_paths):
     lines, qat, caches = [], [], []
     for paths in all_paths:
         reports = [Report(paths, domain) for domain, _ in DOMAINS]
-        lines += model_table(paths, reports)
-        lines += ["", f"{paths.model}, " + "; ".join(about(paths, r) for r in reports), ""]
-        qat.append(qat_line(paths, reports))
-        caches += cache_lines(paths, reports)
+        if paths.rows():
+            lines += model_table(paths, reports) + [""]
+        lines += [f"{paths.model}, " + "; ".join(about(paths, r) for r in reports), ""]
+        if "qat" in paths.groups:
+            qat.append(qat_line(paths, reports))
+        if "kv" in paths.groups:
+            caches += cache_lines(paths, reports)
     kinds = [kind for _, kind in DOMAINS]
-    lines += header(["model"] + [f"{kind}: {what}" for kind in kinds
-                                 for what in ("Q4_0 against QAT bf16", "QAT bf16")])
-    lines += qat + [""]
-    lines += header(["model", "K/V"] + [f"{kind}: {what}" if i == 0 else what for kind in kinds
-                                        for i, what in enumerate(("mean KLD", "p99", "top-1 %"))])
+    if qat:
+        lines += header(["model"] + [f"{kind}: {what}" for kind in kinds
+                                     for what in ("Q4_0 against QAT bf16", "QAT bf16")])
+        lines += qat + [""]
+    if caches:
+        what = ("mean KLD", "p99", "top-1 %")
+        lines += header(["model", "K/V"] + [f"{kind}: {name}" if i == 0 else name
+                                            for kind in kinds for i, name in enumerate(what)])
     return lines + caches
 
 
@@ -248,16 +258,18 @@ def main():
     parser.add_argument("--carat", default=os.path.join(ROOT, "build", "carat"))
     parser.add_argument("--out", default=os.path.join(ROOT, "build", "fidelity"))
     parser.add_argument("--model", action="append", choices=MODELS)
+    parser.add_argument("--group", action="append", choices=GROUPS)
     parser.add_argument("--max-tokens", type=int, default=0)
     parser.add_argument("--print", action="store_true")
     options = parser.parse_args()
+    options.out = os.path.abspath(options.out)
     os.makedirs(options.out, exist_ok=True)
-    all_paths = [Paths(options.out, model) for model in options.model or MODELS]
+    all_paths = [Paths(options.out, model, options.group) for model in options.model or MODELS]
     try:
         if not options.print:
             for paths in all_paths:
                 make_files(options.carat, paths)
-                for group in GROUPS:
+                for group in paths.groups:
                     for domain, _ in DOMAINS:
                         audit(options.carat, paths, group, domain, options.max_tokens)
         print("\n".join(tables(all_paths)))

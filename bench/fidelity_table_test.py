@@ -74,8 +74,19 @@ class Tables(unittest.TestCase):
             self.assertIn(f"| {name} | 2.00 |", text)
         self.assertIn(f"| {table.QAT_NAME} | 2.00 | 0.0100 (0.0050..0.0200) | 0.1 | 87.5 | 1.010 |",
                       text)
-        self.assertIn("persuasion.txt: 100 tokens in 4 chunks, perplexity of the teacher 60.0", text)
+        self.assertIn("persuasion.txt: 100 tokens in 4 chunks, perplexity of the teacher 60.0",
+                      text)
         self.assertIn("| nano | 0.0000 (0.0000..0.0000) | ", text)  # the 4-bit file against QAT
+
+    def test_only_the_groups_that_were_asked_for(self):
+        self.write_reports()
+        for group in table.GROUPS:  # needs no report of another group
+            paths = table.Paths(self.folder.name, "nano", [group])
+            text = "\n".join(table.tables([paths]))
+            self.assertEqual(table.QAT_NAME in text, group == "qat")
+            self.assertEqual("int4r" in text, group == "kv")
+            for _, own, name, _ in table.MADE:
+                self.assertEqual(name in text, own == group)
 
     def test_a_missing_comparison_is_an_error(self):
         self.write_reports()
@@ -122,8 +133,8 @@ class Running(unittest.TestCase):
                 table.audit(self.carat, self.paths, "rounded", "policy", 500)
             self.assertEqual(len(self.runs()), 3 + len(table.MADE))
             audit = self.runs()[-1]
-            for name, _, _, _ in table.MADE:
-                self.assertIn(self.paths.made(name), audit)
+            for name, group, _, _ in table.MADE:
+                self.assertEqual(self.paths.made(name) in audit, group == "rounded", name)
             self.assertIn("--max-tokens 500", audit)
             later = os.path.getmtime(self.paths.report("rounded", "policy")) + 10
             os.utime(self.paths.made("round"), (later, later))
