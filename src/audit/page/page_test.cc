@@ -75,6 +75,22 @@ TEST(Page, LeavesOutWhatTheDocumentLacks) {
     EXPECT_FALSE(has(page, bad)) << bad;
 }
 
+TEST(Page, ColoursTheErrorsOfMatrices) {
+  Json j = audit_of({"a.gguf"});
+  const auto tensor = [](const char* name, int64_t weights, double error) {
+    return Json{{"name", name},  {"type", "Q4_0"},          {"layer", 0},
+                {"bytes", 1000}, {"relative_error", error}, {"weights", weights}};
+  };
+  j["candidates"][0]["tensors"] = Json::array({tensor("blk.0.ffn_norm.weight", 128, 0.001),
+                                               tensor("blk.0.ffn_up.weight", 16384, 0.08),
+                                               tensor("blk.0.ffn_down.weight", 16384, 0.1)});
+  const std::string page = audit_page(j);
+  EXPECT_TRUE(has(page, "Which tensors lost what"));
+  // The scale ends at the matrices' errors; the norm, though drawn, does not stretch it.
+  EXPECT_TRUE(has(page, "<div class=\"heat-scale\"><span>8.00"));
+  EXPECT_EQ(count(page, "blk.0.ffn_norm.weight: Q4_0"), 2u);  // the wide map and the narrow one
+}
+
 TEST(Page, EscapesEverythingFromFiles) {
   Json j = audit_of({"<script>alert(1)</script>.gguf", "b\"'&\x07\u202e.gguf", "\xff\xfe.gguf"});
   Json worst{{"kld", 1.5}, {"chunk", 1}, {"index", 2}, {"before", "<b>"}, {"after", "</p>"}};

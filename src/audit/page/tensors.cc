@@ -28,10 +28,16 @@ struct ErrorRange {
   }
 };
 
+// Of the matrices: vectors, which lose little or nothing, would stretch the colours.
 ErrorRange range_of(const Section& section) {
   ErrorRange range;
   for (const Row& row : section.rows) {
+    int64_t largest = 0;
     for (const TensorText& t : row.tensors) {
+      if (t.layer >= 0) largest = std::max(largest, t.weights);
+    }
+    for (const TensorText& t : row.tensors) {
+      if (t.weights < largest / 100) continue;
       if (!(t.relative_error > 0) || !std::isfinite(t.relative_error)) continue;
       range.low = std::min(range.low, t.relative_error);
       range.high = std::max(range.high, t.relative_error);
