@@ -37,7 +37,9 @@ class QuantizeCommand final : public Command {
             "from --imatrix or made of the text. feedback rounds column after column and "
             "lets the later ones take up the errors of the earlier, as far as their inputs are "
             "correlated; layer by layer, each with the inputs that the rounded ones before it "
-            "give.\n"
+            "give. auto_round betters such codes, and scales with them, by signed gradient descent "
+            "on what each layer gives. scales leaves codes as they are and trains the scales of "
+            "blocks on what the whole model expects; it needs the model in memory as floats.\n"
             "For checkpoints of quantization-aware training there is nothing to choose: carat "
             "convert keeps them as they are. docs/quantize.md compares the methods.",
         .examples = {{"carat quantize model/ q4.gguf --method feedback --type q4_0 --text c.txt",
@@ -96,6 +98,21 @@ class QuantizeCommand final : public Command {
          .target = &options_.original_inputs,
          .help = "of feedback: layers see what the original gives them, not what the rounded "
                  "ones do"},
+        {.names = "--start",
+         .value = "NAME",
+         .target = &start_,
+         .help = "of auto_round and scales: codes that they begin with; of scales only, auto_round",
+         .choices = {"round", "feedback", "auto_round"}},
+        {.names = "--steps",
+         .value = "N",
+         .target = &options_.steps,
+         .help = "of auto_round (for each layer) and scales; 0: the method's own number",
+         .lowest = 0},
+        {.names = "--learning-rate",
+         .value = "X",
+         .target = &options_.learning_rate,
+         .help = "of their first step; 0: the method's own",
+         .lowest = 0},
         {.names = "--memory",
          .value = "MB",
          .target = &memory_,
@@ -110,8 +127,15 @@ class QuantizeCommand final : public Command {
   int run(const Environment& environment) override {
     options_.method = quantize::method_from_name(method_);
     choose_types();
-    if (options_.method == quantize::Method::kFeedback && options_.text.empty()) {
-      throw UsageError("--method feedback needs --text");
+    if (options_.method != quantize::Method::kRound && options_.text.empty()) {
+      throw UsageError(fmt::format("--method {} needs --text", method_));
+    }
+    options_.start = start_ == "round"        ? quantize::Start::kRound
+                     : start_ == "auto_round" ? quantize::Start::kAutoRound
+                                              : quantize::Start::kFeedback;
+    if (options_.method == quantize::Method::kAutoRound &&
+        options_.start == quantize::Start::kAutoRound) {
+      throw UsageError("--method auto_round cannot start with itself");
     }
     options_.memory = memory_ * 1'000'000;
     options_.threads = resolve_threads(threads_);
@@ -189,7 +213,7 @@ class QuantizeCommand final : public Command {
   }
 
   quantize::QuantizeOptions options_;
-  std::string method_ = "feedback", type_, recipe_;
+  std::string method_ = "feedback", start_ = "feedback", type_, recipe_;
   int64_t threads_ = 0, memory_ = 8000;
   bool json_ = false;
 };

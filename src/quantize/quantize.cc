@@ -27,7 +27,10 @@ struct MethodName {
   Method method;
   const char* name;
 };
-constexpr MethodName kMethods[] = {{Method::kRound, "round"}, {Method::kFeedback, "feedback"}};
+constexpr MethodName kMethods[] = {{Method::kRound, "round"},
+                                   {Method::kFeedback, "feedback"},
+                                   {Method::kAutoRound, "auto_round"},
+                                   {Method::kScales, "scales"}};
 
 bool is_quantized_type(DType dtype) { return info(dtype).block_elements > 1; }
 
@@ -101,7 +104,7 @@ class Run {
       imatrix.entries = importance(chunks);
       job.imatrix = &imatrix;
     }
-    std::vector<MatrixResult> results = encode(job);
+    std::vector<MatrixResult> results = encode(job, &report.refined);
     for (MatrixResult& r : results) r.weighted_error = weighted_error(job, r.name);
     report.written = write(store);
     fill(job.matrices, results, &report);
@@ -128,12 +131,16 @@ class Run {
     return sums.entries();
   }
 
-  std::vector<MatrixResult> encode(const Job& job) try {
+  std::vector<MatrixResult> encode(const Job& job, std::vector<Refinement>* refined) try {
     if (options_.method == Method::kRound) return run_rounding(job);
     if (job.chunks.empty()) {
       throw Error({"this method needs a text", {}, "--text", {}, {}, {}});
     }
-    return run_feedback(job, {options_.damping, options_.original_inputs});
+    const FeedbackOptions feedback = {options_.damping, options_.original_inputs};
+    if (options_.method == Method::kFeedback) return run_feedback(job, feedback);
+    const RefineOptions refine = {options_.start, feedback, options_.steps, options_.learning_rate};
+    return options_.method == Method::kScales ? distill_scales(job, refine, *refined)
+                                              : auto_round(job, refine, *refined);
   } catch (const Error& e) {
     throw e.with_file(options_.source);
   }
@@ -237,6 +244,12 @@ Json to_json(const QuantizeReport& report) {
   j["tokens"] = report.tokens;
   j["context"] = o.context;
   j["imatrix"] = o.imatrix;
+  if (o.method == Method::kAutoRound || o.method == Method::kScales) {
+    constexpr const char* kStarts[] = {"feedback", "round", "auto_round"};
+    j["start"] = kStarts[static_cast<size_t>(o.start)];
+    if (o.steps > 0) j["steps"] = o.steps;
+    if (o.learning_rate > 0) j["learning_rate"] = o.learning_rate;
+  }
   if (o.method == Method::kFeedback) {
     j["damping"] = o.damping;
     j["inputs"] = o.original_inputs ? "original" : "rounded";
@@ -251,6 +264,9 @@ Json to_json(const QuantizeReport& report) {
     if (m.weighted_error >= 0) row["weighted_error"] = m.weighted_error;
     if (m.output_error >= 0) row["output_error"] = m.output_error;
     j["matrices"].push_back(std::move(row));
+  }
+  for (const Refinement& r : report.refined) {
+    j["refined"].push_back({{"what", r.what}, {"before", r.before}, {"after", r.after}});
   }
   return j;
 }

@@ -16,13 +16,16 @@
 #include "convert/convert.h"
 #include "convert/recipe.h"
 #include "kernels/cpu/table.h"
+#include "quantize/start.h"
 #include "tensor/tensor.h"
 
 namespace carat::quantize {
 
 enum class Method : uint8_t {
-  kRound,     // the block types' own fits, weighted by an importance matrix if there is one
-  kFeedback,  // columns one after the other, each taking up the error of those before (feedback.h)
+  kRound,      // the block types' own fits, weighted by an importance matrix if there is one
+  kFeedback,   // columns one after the other, each taking up the error of those before (feedback.h)
+  kAutoRound,  // layers one after the other, codes by signed gradient descent (auto_round.h)
+  kScales,     // codes of another method, scales by distillation of the whole (scale_distill.h)
 };
 const char* name_of(Method method);  // as on the command line: "feedback"
 std::vector<std::string> method_names();
@@ -36,12 +39,15 @@ struct QuantizeOptions {
   convert::Recipe recipe;  // types of the target
   Method method = Method::kRound;
 
-  std::string text;        // of calibration, UTF-8: kFeedback needs it
+  std::string text;        // of calibration, UTF-8: all but kRound need it
   int64_t context = 512;   // tokens a chunk, <bos> included
   int64_t max_tokens = 0;  // 0: all of the text
   std::string imatrix;     // file; weighs the fits of kRound, and what kFeedback leaves to them
   bool original_inputs = false;       // kFeedback: see FeedbackOptions
   double damping = 0.01;              // kFeedback
+  Start start = Start::kFeedback;     // kAutoRound and kScales: the codes that they better
+  int64_t steps = 0;                  // of them; 0: the method's own default
+  double learning_rate = 0;           // the same
   int64_t memory = int64_t{8} << 30;  // bytes that matrices of inputs and states may take
 
   int threads = 1;
@@ -58,7 +64,9 @@ struct MatrixReport {
   DType dtype = DType::kF32;
   Shape shape;
   int64_t bytes = 0;
-  std::string method;  // "feedback", "importance" or "round": what made its codes
+  // "feedback", "importance", "round" or "auto_round": what made its codes; ", scales" behind it
+  // where their scales were trained.
+  std::string method;
   // Root mean square of the difference, relative to the weights.
   double error = 0;
   // The same with each column's errors and weights counted as the importance matrix has it;
@@ -73,6 +81,7 @@ struct QuantizeReport {
   QuantizeOptions options;
   int64_t tokens = 0;  // of calibration
   std::vector<MatrixReport> matrices;
+  std::vector<Refinement> refined;  // what kAutoRound and kScales gained
   convert::ConvertReport written;
   double seconds = 0;
 };
