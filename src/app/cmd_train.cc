@@ -296,7 +296,9 @@ class TrainCommand final : public Command {
       if (!options_.validation_file.empty()) j["validation_loss"] = last.validation_loss;
       if (qat) {
         j["validation_kld"] = last.validation_kld;
-        j["start_validation_kld"] = result.start_validation_kld;
+        if (result.start_validation_kld > 0) {
+          j["start_validation_kld"] = result.start_validation_kld;
+        }
         j["teacher_validation_loss"] = result.teacher_validation_loss;
         j["codes_changed"] = last.codes_changed;
       }
@@ -313,8 +315,11 @@ class TrainCommand final : public Command {
       fmt::print("held-out loss {:.4f} nats/token\n", last.validation_loss);
     }
     if (qat && !options_.validation_file.empty()) {
-      fmt::print("held-out KLD(teacher, student) {:.5f}; rounding to nearest began at {:.5f}\n",
-                 last.validation_kld, result.start_validation_kld);
+      fmt::print("held-out KLD(teacher, student) {:.5f}", last.validation_kld);
+      if (result.start_validation_kld > 0) {
+        fmt::print("; rounding to nearest began at {:.5f}", result.start_validation_kld);
+      }
+      fmt::print("\n");
     }
     fmt::print("wrote {}\n", options_.out_dir);
   }

@@ -164,7 +164,7 @@ class Run {
   double step();
   void evaluate(bool whole);
   void update_progress();
-  void save() const { save_state(options_.checkpoint, fingerprint(), state_); }
+  void save() const { save_state(options_.checkpoint, fingerprint_, state_); }
   void export_model();
 
   const TrainOptions& options_;
@@ -174,6 +174,7 @@ class Run {
   model::Weights shapes_;
   ParameterLayout layout_;
   std::vector<float> start_;    // weights before the first step
+  Json fingerprint_;            // taken while start_ is still there
   std::vector<float> teacher_;  // QAT
   std::string texts_from_;      // model directory whose tokenizer and defaults are kept
   std::shared_ptr<const text::Tokenizer> tokenizer_;
@@ -307,8 +308,9 @@ Json Run::fingerprint() const {
 
 void Run::start_state() {
   const int64_t n = layout_.total();
+  fingerprint_ = fingerprint();
   if (options_.resume) {
-    state_ = load_state(options_.checkpoint, fingerprint(), n);
+    state_ = load_state(options_.checkpoint, fingerprint_, n);
     note("resumed at step " + std::to_string(state_.step));
   } else {
     state_.weights = start_;
@@ -564,6 +566,10 @@ TrainResult Run::go() {
   }
   training_started_ = Clock::now();
   evaluation_seconds_ = 0;
+  if (state_.step >= steps_) {  // resumed at its end: the result is reported and written again
+    evaluate(true);
+    update_progress();
+  }
   while (state_.step < steps_) {
     if (stop_requested()) {
       result_.stopped = true;

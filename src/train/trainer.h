@@ -115,7 +115,8 @@ struct TrainResult {
   double seconds = 0;    // of this run
   bool stopped = false;  // by `stop`: state is in the checkpoint, out_dir was not written
   double teacher_validation_loss = 0;  // QAT
-  double start_validation_kld = 0;     // QAT: round-to-nearest of the starting weights
+  // QAT: round-to-nearest of the starting weights; 0 where the run was resumed.
+  double start_validation_kld = 0;
 };
 
 // Runs to the end or to a stop. Throws Error for bad options, files and checkpoints.

@@ -188,6 +188,44 @@ TEST_F(TrainerTest, QuantizationAwareTrainingClosesTheGapAndExportsTheLattice) {
   }
 }
 
+TEST_F(TrainerTest, RunsThatBeginWithAModelGoOnFromTheirCheckpoint) {
+  TrainOptions teacher = options();
+  teacher.out_dir = path("teacher");
+  run_training(teacher, {});
+  for (const bool qat : {true, false}) {
+    TrainOptions o = options();
+    o.config.clear();
+    o.tokenizer.clear();
+    (qat ? o.teacher : o.init) = path("teacher");
+    o.mode = qat ? TrainMode::kQat : TrainMode::kPretrain;
+    o.validation_file = path("held_out.txt");
+    o.out_dir = path("whole");
+    const TrainResult whole = run_training(o, {});
+
+    o.out_dir = path("parts");
+    o.checkpoint = path(qat ? "qat.state" : "init.state");
+    std::atomic<bool> stop{false};
+    TrainSink sink;
+    sink.stop = &stop;
+    sink.progress = [&](const TrainProgress& p) { stop = p.step == 4; };
+    EXPECT_TRUE(run_training(o, sink).stopped);
+    o.resume = true;
+    stop = false;
+    EXPECT_FALSE(run_training(o, sink).stopped);
+    EXPECT_TRUE(read("parts/model.safetensors") == read("whole/model.safetensors"));
+
+    // Once more, at its end: nothing is left to do but to say and to write the result.
+    const TrainResult again = run_training(o, {});
+    EXPECT_EQ(again.last.step, whole.last.step);
+    EXPECT_EQ(again.last.validation_loss, whole.last.validation_loss);
+    EXPECT_EQ(again.last.validation_kld, whole.last.validation_kld);
+    EXPECT_TRUE(read("parts/model.safetensors") == read("whole/model.safetensors"));
+
+    o.seed = 2;
+    EXPECT_THROW(run_training(o, {}), Error) << "a checkpoint of another run";
+  }
+}
+
 TEST_F(TrainerTest, BadOptionsAreErrors) {
   const auto fails = [](TrainOptions o) { EXPECT_THROW(run_training(o, {}), Error); };
   TrainOptions o = options();
