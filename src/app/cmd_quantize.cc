@@ -7,11 +7,13 @@
 
 #include "app/command.h"
 #include "app/exit_code.h"
+#include "app/memory.h"
 #include "app/progress.h"
 #include "app/table.h"
 #include "app/version.h"
 #include "base/json.h"
 #include "convert/recipe.h"
+#include "quantize/choices.h"
 #include "quantize/quantize.h"
 
 namespace carat::app {
@@ -45,7 +47,11 @@ class QuantizeCommand final : public Command {
         .examples = {{"carat quantize model/ q4.gguf --method feedback --type q4_0 --text c.txt",
                       "every matrix Q4_0"},
                      {"carat quantize model/ small.gguf --recipe mine.json --imatrix m.gguf",
-                      "types by a recipe, errors weighted by an importance matrix"}}};
+                      "types by a recipe, errors weighted by an importance matrix"},
+                     {"carat quantize model/ best.gguf --size 2.6GB --text c.txt",
+                      "the best types for 2.6 GB, found by measuring"},
+                     {"carat quantize model/ b.gguf --recipe best.gguf.recipe.json --text c.txt",
+                      "the same types once more"}}};
   }
 
   std::vector<Option> options() override {
@@ -69,6 +75,51 @@ class QuantizeCommand final : public Command {
          .target = &recipe_,
          .help = fmt::format("types as of carat convert: {}; or a .json file",
                              fmt::join(recipe_names(), ", "))},
+        {.names = "--size",
+         .value = "BYTES",
+         .target = &size_,
+         .help = "chooses the types of single tensors for a file of at most so many bytes (2.6GB, "
+                 "900MB, 1.8GiB)"},
+        {.names = "--kld",
+         .value = "X",
+         .target = &kld_,
+         .help = "chooses them for the smallest file with at most this mean KLD"},
+        {.names = "--types",
+         .value = "LIST",
+         .target = &types_,
+         .help = "of --size and --kld: types that may be used, such as q4_k,q6_k; without it, all "
+                 "that carat writes"},
+        {.names = "--save-recipe",
+         .value = "FILE",
+         .target = &options_.save_recipe,
+         .help = "of --size and --kld: file for the types that were chosen",
+         .default_text = "DST.recipe.json"},
+        {.names = "--recipe-only",
+         .target = &options_.recipe_only,
+         .help = "of --size and --kld: writes that file and not DST"},
+        {.names = "--state",
+         .value = "FILE",
+         .target = &search_.state,
+         .help = "of --size and --kld: keeps what was measured, for a search that was interrupted "
+                 "and for other sizes"},
+        {.names = "--search-tokens",
+         .value = "N",
+         .target = &search_.search_tokens,
+         .help = "of --size and --kld: tokens of the text that each decision is measured on",
+         .lowest = 1},
+        {.names = "--check-tokens",
+         .value = "N",
+         .target = &search_.check_tokens,
+         .help = "of --size and --kld: other tokens of it, on which the result is measured; at "
+                 "most two fifths of the text",
+         .lowest = 1},
+        {.names = "--rounds",
+         .value = "N",
+         .target = &rounds_,
+         .help = "of --size and --kld: how often every matrix is measured in the midst of the "
+                 "others",
+         .lowest = 0,
+         .highest = 100},
         {.names = "--text",
          .value = "FILE",
          .target = &options_.text,
@@ -164,8 +215,18 @@ class QuantizeCommand final : public Command {
   }
 
  private:
+  bool searches() const { return size_ || kld_; }
+
+  // Options that are given; one of them is.
   void choose_types() {
-    if (type_.empty() == recipe_.empty()) throw UsageError("one of --type and --recipe is needed");
+    const int given = !type_.empty() + !recipe_.empty() + size_.has_value() + kld_.has_value();
+    if (given != 1) {
+      throw UsageError("one of --type, --recipe, --size and --kld is needed, and only one");
+    }
+    if (searches()) return choose_search();
+    if (!types_.empty() || options_.recipe_only || !options_.save_recipe.empty()) {
+      throw UsageError("--types, --save-recipe and --recipe-only need --size or --kld");
+    }
     if (recipe_.ends_with(".json")) {
       options_.recipe = convert::read_recipe(recipe_);
       return;
@@ -180,7 +241,56 @@ class QuantizeCommand final : public Command {
     options_.recipe.base = base;
   }
 
+  void choose_search() {
+    if (options_.text.empty()) throw UsageError("--size and --kld need --text");
+    if (size_) search_.size = parse_bytes(*size_, "--size");
+    if (kld_ && !(*kld_ > 0)) throw UsageError("--kld must be more than 0");
+    search_.kld = kld_;
+    search_.rounds = static_cast<int>(rounds_);
+    const std::vector<DType> writable = quantize::writable_types();
+    for (size_t begin = 0; begin < types_.size();) {
+      const size_t end = std::min(types_.find(',', begin), types_.size());
+      const std::string name = types_.substr(begin, end - begin);
+      const std::optional<DType> type = dtype_from_name(name);
+      if (!type || std::find(writable.begin(), writable.end(), *type) == writable.end()) {
+        throw UsageError(fmt::format("--types lists types of matrices such as {}; not '{}'",
+                                     computable_names(), name));
+      }
+      search_.types.push_back(*type);
+      begin = end + 1;
+    }
+    options_.search = search_;
+    if (options_.save_recipe.empty()) options_.save_recipe = options_.target + ".recipe.json";
+  }
+
+  static std::string kld_text(const audit::Figure& f) {
+    if (!f.interval) return fmt::format("{:.5f}", f.value);
+    return fmt::format("{:.5f} ({:.5f}..{:.5f})", f.value, f.interval->low, f.interval->high);
+  }
+
+  static void print(const quantize::SearchReport& r) {
+    Table steps({"step", "file bytes", "predicted KLD", "measured", ""});
+    for (const quantize::SearchStep& s : r.steps) {
+      steps.add({s.what, std::to_string(s.bytes), fmt::format("{:.5f}", s.predicted),
+                 fmt::format("{:.5f}", s.measured), s.taken ? "" : "left"});
+    }
+    Table front({"file bytes", "predicted KLD", "measured", ""});
+    for (const quantize::FrontPoint& p : r.front) {
+      front.add({std::to_string(p.bytes), fmt::format("{:.5f}", p.predicted), kld_text(p.measured),
+                 p.chosen ? "<- chosen" : ""});
+    }
+    fmt::print(
+        "{}\nthe front, on {} positions of the text that decided nothing (95 % intervals)\n"
+        "{}\n",
+        steps.text(), r.check_positions, front.text());
+    for (const std::string& note : r.notes) fmt::print(stderr, "note: {}\n", note);
+  }
+
   static void print(const quantize::QuantizeReport& report) {
+    if (report.search) print(*report.search);
+    const std::string& recipe = report.options.save_recipe;
+    if (!recipe.empty()) fmt::print("wrote {}\n", recipe);
+    if (report.options.recipe_only) return;
     struct Group {
       int64_t tensors = 0, bytes = 0;
       double error = 0, weighted = 0, output = 0;
@@ -206,6 +316,10 @@ class QuantizeCommand final : public Command {
                  percent(g.output, g.with_output)});
     }
     fmt::print("{}\n", table.text());
+    if (report.search) {
+      fmt::print("mean KLD of the file, on the same positions: {}\n",
+                 kld_text(report.search->written));
+    }
     for (const std::string& note : report.written.notes) fmt::print(stderr, "note: {}\n", note);
     fmt::print("wrote {} ({}) from {} tokens of text, in {}\n", report.options.target,
                format_bytes(report.written.target_bytes), report.tokens,
@@ -215,6 +329,11 @@ class QuantizeCommand final : public Command {
   quantize::QuantizeOptions options_;
   std::string method_ = "feedback", start_ = "feedback", type_, recipe_;
   int64_t threads_ = 0, memory_ = 8000;
+  quantize::SearchOptions search_;
+  std::optional<std::string> size_;
+  std::optional<double> kld_;
+  std::string types_;
+  int64_t rounds_ = search_.rounds;
   bool json_ = false;
 };
 

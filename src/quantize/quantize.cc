@@ -5,14 +5,20 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 #include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
 #include "calibrate/importance.h"
 #include "calibrate/read_text.h"
+#include "convert/side_files.h"
+#include "convert/target.h"
+#include "io/gguf_writer.h"
 #include "kernels/cpu/dispatch.h"
 #include "model/load.h"
+#include "quantize/choices.h"
 #include "quantize/feedback_run.h"
 #include "quantize/job.h"
 #include "quantize/round.h"
@@ -69,7 +75,9 @@ class Run {
       : options_(options),
         pool_(options.threads),
         table_(kernels::choose_kernels(options.isa)),
+        recipe_(options.recipe),
         checkpoint_(io::open_checkpoint(options.source)),
+        side_(convert::read_side_files(checkpoint_)),
         rows_(checkpoint_, model::config_of(checkpoint_)) {
     model::LoadOptions load;
     load.pack = true;
@@ -84,10 +92,11 @@ class Run {
     report.options = options_;
     const auto chunks = chunks_of(model_, options_);
     for (const auto& chunk : chunks) report.tokens += static_cast<int64_t>(chunk.size());
+    check_files();
     EncodedStore store(options_.target);
     Job job{model_,
             rows_,
-            matrices_of(model_.config(), options_.recipe),
+            matrices_of(model_.config(), recipe_),
             chunks,
             nullptr,
             store,
@@ -104,16 +113,70 @@ class Run {
       imatrix.entries = importance(chunks);
       job.imatrix = &imatrix;
     }
-    std::vector<MatrixResult> results = encode(job, &report.refined);
-    for (MatrixResult& r : results) r.weighted_error = weighted_error(job, r.name);
-    report.written = write(store);
-    fill(job.matrices, results, &report);
+    if (options_.search) report.search = search(&job);
+    if (!options_.recipe_only) encode_and_write(job, &report);
     report.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return report;
   }
 
  private:
+  // What a search would find out too late.
+  void check_files() const {
+    if (!options_.recipe_only) convert::check_target(convert_options(), *model_.source);
+    std::error_code ignored;
+    if (options_.overwrite || !std::filesystem::exists(options_.save_recipe, ignored)) return;
+    throw Error(
+        {"the file is there already", options_.save_recipe, {}, {}, {}, "--force replaces it"});
+  }
+
+  SearchReport search(Job* job) {
+    SearchReport found = [&] {
+      try {
+        return run_search(*job, *options_.search, fixed_bytes(), options_.target);
+      } catch (const Error& e) {
+        throw e.with_file(options_.source);
+      }
+    }();
+    recipe_ = found.recipe;
+    job->matrices = matrices_of(model_.config(), recipe_);
+    if (options_.save_recipe.empty()) return found;
+    const audit::Figure& kld = found.measured;
+    Json about = {{"source", std::filesystem::path(options_.source).filename().string()},
+                  {"text", std::filesystem::path(options_.text).filename().string()},
+                  {"bytes", found.bytes},
+                  {"mean_kld", kld.value}};
+    if (kld.interval) about["mean_kld_interval"] = {kld.interval->low, kld.interval->high};
+    write_recipe(options_.save_recipe, recipe_, about);
+    return found;
+  }
+
+  // Of the target, all but its matrices.
+  int64_t fixed_bytes() const {
+    const model::Config& config = model_.config();
+    std::vector<io::TensorSpec> specs;
+    int64_t matrices = 0;
+    for (const model::TensorRef ref : model::required_tensors(config)) {
+      specs.push_back({model::gguf_name(ref), DType::kF32, model::shape_of(config, ref)});
+      if (model::row_of(ref.kind).cls == model::TensorClass::kKeep) continue;
+      matrices += bytes_in_file(DType::kF32, specs.back().shape);
+    }
+    const convert::TargetParts parts = gguf_parts(convert_options(), model_, side_, specs);
+    return io::gguf_file_bytes(parts.fields, convert::all_specs(parts)) - matrices;
+  }
+
+  void encode_and_write(const Job& job, QuantizeReport* out) {
+    QuantizeReport& report = *out;
+    std::vector<MatrixResult> results = encode(job, &report.refined);
+    for (MatrixResult& r : results) r.weighted_error = weighted_error(job, r.name);
+    report.written = write(job.store);
+    fill(job.matrices, results, &report);
+    if (!report.search) return;
+    report.search->written = measure_file(job, *options_.search, options_.target);
+    CHECK(std::filesystem::file_size(options_.target) ==
+          static_cast<uint64_t>(report.search->bytes));
+  }
+
   std::vector<io::ImatrixEntry> importance(std::span<const std::vector<int32_t>> chunks) {
     calibrate::ReadCall call;
     call.weights = &model_.weights;
@@ -145,14 +208,21 @@ class Run {
     throw e.with_file(options_.source);
   }
 
-  convert::ConvertReport write(const EncodedStore& store) const {
+  convert::ConvertOptions convert_options() const {
     convert::ConvertOptions c;
     c.source = options_.source;
     c.target = options_.target;
     c.format = convert::Format::kGguf;
-    c.recipe = options_.recipe;
-    c.encoded = &store;
+    c.recipe = recipe_;
     c.overwrite = options_.overwrite;
+    // Float types of a recipe round too.
+    c.accepted.add(convert::Loss::kRoundedWeights);
+    return c;
+  }
+
+  convert::ConvertReport write(const EncodedStore& store) const {
+    convert::ConvertOptions c = convert_options();
+    c.encoded = &store;
     c.threads = options_.threads;
     c.note = options_.note;
     c.stop = options_.stop;
@@ -196,7 +266,9 @@ class Run {
   const QuantizeOptions& options_;
   ThreadPool pool_;
   const kernels::KernelTable& table_;
+  convert::Recipe recipe_;     // of the target
   io::Checkpoint checkpoint_;  // moved into the model
+  convert::SideFiles side_;
   SourceRows rows_;
   model::Model model_;
 };
@@ -239,7 +311,8 @@ Json to_json(const QuantizeReport& report) {
   j["source"] = o.source;
   j["target"] = o.target;
   j["method"] = name_of(o.method);
-  j["recipe"] = o.recipe.base;
+  j["recipe"] = report.search ? report.search->recipe.base : o.recipe.base;
+  if (!o.save_recipe.empty()) j["recipe_file"] = o.save_recipe;
   j["text"] = o.text;
   j["tokens"] = report.tokens;
   j["context"] = o.context;
@@ -254,7 +327,7 @@ Json to_json(const QuantizeReport& report) {
     j["damping"] = o.damping;
     j["inputs"] = o.original_inputs ? "original" : "rounded";
   }
-  j["bytes"] = report.written.target_bytes;
+  if (!o.recipe_only) j["bytes"] = report.written.target_bytes;
   j["seconds"] = report.seconds;
   j["matrices"] = Json::array();
   for (const MatrixReport& m : report.matrices) {
@@ -265,6 +338,7 @@ Json to_json(const QuantizeReport& report) {
     if (m.output_error >= 0) row["output_error"] = m.output_error;
     j["matrices"].push_back(std::move(row));
   }
+  if (report.search) j["search"] = to_json(*report.search);
   for (const Refinement& r : report.refined) {
     j["refined"].push_back({{"what", r.what}, {"before", r.before}, {"after", r.after}});
   }

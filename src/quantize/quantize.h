@@ -16,6 +16,7 @@
 #include "convert/convert.h"
 #include "convert/recipe.h"
 #include "kernels/cpu/table.h"
+#include "quantize/search.h"
 #include "quantize/start.h"
 #include "tensor/tensor.h"
 
@@ -37,6 +38,11 @@ struct QuantizeOptions {
   std::string target;  // a .gguf file; its folder exists
   bool overwrite = false;
   convert::Recipe recipe;  // types of the target
+  // Chooses the types instead, by what they do to the text (search.h). It measures the codes that
+  // kRound makes; another method makes its own for the types that were chosen.
+  std::optional<SearchOptions> search;
+  std::string save_recipe;   // file for the types that were chosen; empty: none
+  bool recipe_only = false;  // writes that file and no target
   Method method = Method::kRound;
 
   std::string text;        // of calibration, UTF-8: all but kRound need it
@@ -79,9 +85,10 @@ struct MatrixReport {
 
 struct QuantizeReport {
   QuantizeOptions options;
-  int64_t tokens = 0;  // of calibration
-  std::vector<MatrixReport> matrices;
-  std::vector<Refinement> refined;  // what kAutoRound and kScales gained
+  int64_t tokens = 0;                  // of calibration
+  std::vector<MatrixReport> matrices;  // none if only a recipe was written
+  std::optional<SearchReport> search;
+  std::vector<Refinement> refined;
   convert::ConvertReport written;
   double seconds = 0;
 };

@@ -117,8 +117,10 @@ class Search {
     throw Error({small ? "no types make the file so small" : "the file needs no smaller types",
                  {},
                  "--size",
-                 fmt::format("from {} to less than {}", size_text(report_.smallest),
-                             size_text(report_.largest)),
+                 report_.smallest == report_.largest
+                     ? size_text(report_.largest) + ", the only size of these types"
+                     : fmt::format("from {} to less than {}", size_text(report_.smallest),
+                                   size_text(report_.largest)),
                  size_text(size),
                  small ? "allow smaller types, or take a smaller model"
                        : "carat convert --to gguf writes it with nothing lost"});
@@ -413,7 +415,8 @@ class Search {
   }
 
   void fill_recipe(const Picks& picks) {
-    // A file says one type of itself: that of most bytes.
+    // A file says one type of itself: that of most bytes, of the quantized ones, whose files have a
+    // key more.
     std::map<DType, int64_t> bytes;
     for (size_t m = 0; m < picks.size(); ++m) {
       const TypeChoice& t = choices_[m].types[picks[m]];
@@ -423,6 +426,7 @@ class Search {
     int64_t most = -1;
     for (const convert::GgufRecipe& r : convert::gguf_recipes()) {
       const auto found = bytes.find(r.matrix);
+      if (info(r.matrix).block_elements == 1) continue;
       if (found == bytes.end() || found->second <= most) continue;
       most = found->second;
       report_.recipe.base = r.name;

@@ -30,8 +30,8 @@ struct SearchOptions {
   std::vector<DType> types;      // that may be used; empty: all that carat writes
   int64_t search_tokens = 8192;  // read for each decision
   int64_t check_tokens = 16384;  // at most, and not more than two fifths of the text
-  int rounds = 2;
-  int exchanges = 40;   // measured at most
+  int rounds = 1;
+  int exchanges = 10;   // measured at most
   size_t groups = 120;  // of matrices that are measured together, at most
   // File that keeps what is measured, for a search that goes on and for others of the same model,
   // text and types; empty: none.
