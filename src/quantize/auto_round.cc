@@ -15,6 +15,8 @@
 namespace carat::quantize {
 namespace {
 
+// The default first rate times the steps: a weight can move half as far.
+constexpr double kTravel = 0.4;
 constexpr int64_t kLooks = 10;  // at the whole text, while a layer is trained
 
 // One matrix of the layer at work.
@@ -106,7 +108,7 @@ class AutoRound {
     std::vector<Trained> trained;
     for (const MatrixPlan* m : matrices) trained.push_back(begin(*m));
     const double rate =
-        options_.rate > 0 ? options_.rate : 1.0 / static_cast<double>(options_.steps);
+        options_.rate > 0 ? options_.rate : kTravel / static_cast<double>(options_.steps);
     const int64_t between = std::max<int64_t>(1, options_.steps / kLooks);
     std::vector<size_t> all(job_.chunks.size());
     std::iota(all.begin(), all.end(), size_t{0});

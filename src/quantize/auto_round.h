@@ -17,7 +17,7 @@ namespace carat::quantize {
 struct AutoRoundOptions {
   int64_t steps = 100;
   int64_t batch = 4;         // chunks a step
-  double rate = 0;           // of the first step, falling to 0 in a straight line; 0: 1 / steps
+  double rate = 0;           // of the first step, falling to 0 in a straight line; 0: 0.4 / steps
   double scale_rate = 0.25;  // times `rate`, for the factors of scales
   double range = 0.1;        // of those factors: [1 - range, 1 + range]
 };

@@ -136,7 +136,7 @@ double distance_of(Bed& bed, int64_t layer) {
 }
 
 TEST(AutoRound, BettersEveryLayerAndKnowsWhatItEncoded) {
-  for (const char* size : {"tiny", "tinykv", "tinymoe"}) {
+  for (const char* size : {"tiny", "tinymoe"}) {
     Bed bed(size, DType::kQ4_0);
     std::vector<MatrixResult> results = round_all(bed.job());
     std::vector<Refinement> refined;
@@ -159,7 +159,7 @@ TEST(AutoRound, BettersEveryLayerAndKnowsWhatItEncoded) {
 TEST(AutoRound, GivesTheSameBytesForEveryNumberOfThreads) {
   std::vector<std::vector<std::byte>> one;
   for (const int threads : {1, 3}) {
-    Bed bed("tinymoe", DType::kQ4_K, threads);
+    Bed bed("tiny", DType::kQ4_K, threads);
     std::vector<MatrixResult> results = round_all(bed.job());
     std::vector<Refinement> refined;
     AutoRoundOptions o = few_steps();
@@ -189,43 +189,41 @@ TEST(AutoRound, KeepsLayersThatDoNotFitInMemory) {
 }
 
 TEST(ScaleDistillation, UndoesWhatWasDoneToScalesAndLeavesCodes) {
-  for (const DType dtype : {DType::kQ4_0, DType::kQ4_K}) {
-    Bed bed("tiny", dtype);
-    bed.make_chunks_alike();
-    std::vector<MatrixResult> results = round_all(bed.job());
-    const auto whole = bed.all_stored();
-    Rng rng(2);
-    for (const MatrixPlan& m : bed.job().matrices) {
-      if (m.ref.layer < 0) continue;
-      std::vector<std::byte> rows = bed.stored(m);
-      const auto block = static_cast<size_t>(info(m.dtype).block_bytes);
-      for (size_t at = 0; at < rows.size(); at += block) {
-        quant::BlockScales s = quant::read_scales(m.dtype, rows.data() + at);
-        s.d *= static_cast<float>(0.6 + 0.8 * rng.uniform());
-        quant::write_scales(m.dtype, s, rows.data() + at);
-      }
-      bed.job().store.put(m.name, m.dtype, m.shape, 0, rows);
+  const DType dtype = DType::kQ4_K;  // and Q4_1, which has offsets too, where rows are narrow
+  Bed bed("tiny", dtype);
+  bed.make_chunks_alike();
+  std::vector<MatrixResult> results = round_all(bed.job());
+  const auto whole = bed.all_stored();
+  Rng rng(2);
+  for (const MatrixPlan& m : bed.job().matrices) {
+    if (m.ref.layer < 0) continue;
+    std::vector<std::byte> rows = bed.stored(m);
+    const auto block = static_cast<size_t>(info(m.dtype).block_bytes);
+    for (size_t at = 0; at < rows.size(); at += block) {
+      quant::BlockScales s = quant::read_scales(m.dtype, rows.data() + at);
+      s.d *= static_cast<float>(0.6 + 0.8 * rng.uniform());
+      quant::write_scales(m.dtype, s, rows.data() + at);
     }
-    ScaleOptions o;
-    o.steps = 40;
-    o.batch = 1;
-    o.rate = 0.01;
-    std::vector<Refinement> refined;
-    run_scale_distillation(bed.job(), o, results, refined);
-    ASSERT_EQ(refined.size(), 1u);
-    EXPECT_LT(refined[0].after, 0.5 * refined[0].before);
-    for (size_t i = 0; i < bed.job().matrices.size(); ++i) {
-      const MatrixPlan& m = bed.job().matrices[i];
-      std::vector<std::byte> rows = bed.stored(m);
-      EXPECT_EQ(rows == whole[i],
-                m.ref.layer < 0 && m.ref.kind != model::TensorKind::kPleProjection)
-          << m.name;
-      for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(info(m.dtype).block_bytes)) {
-        quant::write_scales(m.dtype, quant::read_scales(m.dtype, whole[i].data() + at),
-                            rows.data() + at);
-      }
-      EXPECT_TRUE(rows == whole[i]) << m.name << " has other codes";
+    bed.job().store.put(m.name, m.dtype, m.shape, 0, rows);
+  }
+  ScaleOptions o;
+  o.steps = 40;
+  o.batch = 1;
+  o.rate = 0.01;
+  std::vector<Refinement> refined;
+  run_scale_distillation(bed.job(), o, results, refined);
+  ASSERT_EQ(refined.size(), 1u);
+  EXPECT_LT(refined[0].after, 0.5 * refined[0].before);
+  for (size_t i = 0; i < bed.job().matrices.size(); ++i) {
+    const MatrixPlan& m = bed.job().matrices[i];
+    std::vector<std::byte> rows = bed.stored(m);
+    EXPECT_EQ(rows == whole[i], m.ref.layer < 0 && m.ref.kind != model::TensorKind::kPleProjection)
+        << m.name;
+    for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(info(m.dtype).block_bytes)) {
+      quant::write_scales(m.dtype, quant::read_scales(m.dtype, whole[i].data() + at),
+                          rows.data() + at);
     }
+    EXPECT_TRUE(rows == whole[i]) << m.name << " has other codes";
   }
 }
 
