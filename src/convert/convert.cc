@@ -478,6 +478,9 @@ ConvertReport convert(const ConvertOptions& options) {
   const PlanSource source{&model, &stored, hf_config.is_object() ? &hf_config : nullptr,
                           importance ? &*importance : nullptr};
   report.notes = notes_of(model, options.format, source.hf_config != nullptr);
+  for (const std::string& pattern : unused_patterns(options.recipe, model.config())) {
+    report.notes.push_back(fmt::format("recipe: no matrix of the model fits '{}'", pattern));
+  }
 
   Conversion conversion(options, source, side);
   conversion.run();

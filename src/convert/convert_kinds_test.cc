@@ -462,8 +462,12 @@ TEST(ConvertKinds, RecipesGiveTypes) {
   o.target = folder / "out.gguf";
   o.format = Format::kGguf;
   o.recipe.base = "q6_k";
-  o.recipe.tensors = {{"blk.1.attn_*", DType::kQ8_0}, {"token_embd.weight", DType::kF16}};
+  o.recipe.tensors = {{"blk.1.attn_*", DType::kQ8_0},
+                      {"token_embd.weight", DType::kF16},
+                      {"blk.1.atn_q.weight", DType::kQ8_0}};
   const ConvertReport r = convert(o);
+  ASSERT_FALSE(r.notes.empty());
+  EXPECT_NE(r.notes.back().find("'blk.1.atn_q.weight'"), std::string::npos);
   EXPECT_GT(r.error.relative_rms(), 0);
   const Opened out(folder / "out.gguf");
   EXPECT_EQ(out.stored.find(TensorRef{TensorKind::kUp, 1})->dtype, DType::kQ6_K);

@@ -178,6 +178,18 @@ DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRe
   return type_in(gguf_recipe(recipe.base), config, t);
 }
 
+std::vector<std::string> unused_patterns(const Recipe& recipe, const model::Config& config) {
+  std::vector<std::string> unused;
+  const std::vector<model::TensorRef> tensors = model::required_tensors(config);
+  for (const auto& [pattern, type] : recipe.tensors) {
+    const bool fits = std::any_of(tensors.begin(), tensors.end(), [&](model::TensorRef t) {
+      return model::shape_of(config, t).size() >= 2 && fits_pattern(model::gguf_name(t), pattern);
+    });
+    if (!fits) unused.push_back(pattern);
+  }
+  return unused;
+}
+
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t) {
   const DType type = wanted_type(recipe, config, t);
   return fits_rows(config, t, type) ? type : with_small_blocks(type);

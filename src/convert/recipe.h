@@ -53,5 +53,8 @@ Recipe read_recipe(const std::string& path);
 DType type_in(const GgufRecipe& recipe, const model::Config& config, model::TensorRef t);
 // The same with the types of single tensors. Throws Error if one of those does not fit its rows.
 DType type_in(const Recipe& recipe, const model::Config& config, model::TensorRef t);
+// Patterns that fit no matrix of the model: most often a slip of the pen.
+[[nodiscard]] std::vector<std::string> unused_patterns(const Recipe& recipe,
+                                                       const model::Config& config);
 
 }  // namespace carat::convert
