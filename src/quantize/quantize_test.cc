@@ -23,7 +23,7 @@ std::string make_source(const TemporaryFolder& folder, const char* size) {
   c.config = model::config_of_size(size);
   convert::testing::write_hf(c);
   std::ofstream text(folder / "text.txt");
-  for (int i = 0; i < 300; ++i) text << "abc de " << static_cast<char>('a' + i * i % 23) << " ";
+  for (int i = 0; i < 90; ++i) text << "abc de " << static_cast<char>('a' + i * i % 23) << " ";
   return c.folder;
 }
 
@@ -46,6 +46,7 @@ QuantizeOptions options_of(const TemporaryFolder& folder, const std::string& sou
   o.text = folder / "text.txt";
   o.context = 64;
   o.overwrite = true;
+  o.threads = 2;
   return o;
 }
 
@@ -61,7 +62,8 @@ TEST(Quantize, FilesAreWhatTheReportSays) {
     const auto original = io::open_checkpoint(c.target);
     for (const Method method : {Method::kRound, Method::kFeedback}) {
       o.method = method;
-      for (const char* recipe : {"q4_0_all", "q4_k"}) {
+      for (const std::string recipe : {"q4_0_all", "q4_k"}) {
+        if (recipe == "q4_0_all" && size == std::string("tinymoe")) continue;  // much like tiny
         o.recipe.base = recipe;
         const QuantizeReport report = quantize(o);
         const model::Model model = model::load_model(o.target);
@@ -96,6 +98,7 @@ TEST(Quantize, FilesAreTheSameForEveryNumberOfThreads) {
   const TemporaryFolder folder("quantize");
   QuantizeOptions o = options_of(folder, make_source(folder, "tinymoe"));
   o.method = Method::kFeedback;
+  o.threads = 1;
   (void)quantize(o);
   const std::string one = bytes_of(o.target);
   o.threads = 3;

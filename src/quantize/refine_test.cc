@@ -100,7 +100,7 @@ class Bed {
 
 AutoRoundOptions few_steps() {
   AutoRoundOptions o;
-  o.steps = 20;
+  o.steps = 8;
   o.batch = 2;
   o.rate = 0.01;
   return o;
