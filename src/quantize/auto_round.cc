@@ -57,17 +57,7 @@ class AutoRound {
   }
 
  private:
-  void plan_memory() {
-    const int64_t states = 2 * tokens_ * LayerWalk::bytes_per_token(config_);
-    left_ = job_.memory - states;
-    if (left_ > 0) return;
-    throw Error({"too little memory for the states of the text",
-                 {},
-                 "--memory",
-                 "at least " + std::to_string(states / 1'000'000 + 1) + " MB",
-                 std::to_string(job_.memory / 1'000'000) + " MB",
-                 "give it more, or fewer tokens (--max-tokens)"});
-  }
+  void plan_memory() { left_ = memory_beside_states(job_.memory, 2 * tokens_, config_); }
 
   LayerTape::Part part(int64_t layer) const {
     LayerTape::Part p;

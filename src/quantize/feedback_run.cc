@@ -61,15 +61,7 @@ class FeedbackRun {
   }
 
   void plan_memory(int64_t tokens) {
-    const int64_t states = tokens * LayerWalk::bytes_per_token(job_.source.config());
-    left_ = job_.memory - states;
-    if (left_ > 0) return;
-    throw Error({"too little memory for the states of the text",
-                 {},
-                 "--memory",
-                 "at least " + std::to_string(states / 1'000'000 + 1) + " MB",
-                 std::to_string(job_.memory / 1'000'000) + " MB",
-                 "give it more, or fewer tokens (--max-tokens)"});
+    left_ = memory_beside_states(job_.memory, tokens, job_.source.config());
   }
 
   void advance(const MatrixPlan& m) {

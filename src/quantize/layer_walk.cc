@@ -166,4 +166,15 @@ void LayerWalk::keys_and_values(size_t chunk, int64_t owner, std::vector<float>&
   }
 }
 
+int64_t memory_beside_states(int64_t memory, int64_t tokens, const model::Config& config) {
+  const int64_t states = tokens * LayerWalk::bytes_per_token(config);
+  if (states < memory) return memory - states;
+  throw Error({"too little memory for the states of the text",
+               {},
+               "--memory",
+               "at least " + std::to_string(states / 1'000'000 + 1) + " MB",
+               std::to_string(memory / 1'000'000) + " MB",
+               "give it more, or fewer tokens (--max-tokens)"});
+}
+
 }  // namespace carat::quantize

@@ -71,4 +71,9 @@ class LayerWalk {
   int64_t layer_ = 0, tokens_ = 0;
 };
 
+// What is left of `memory` bytes beside the states of so many tokens between two layers. Throws
+// Error, naming --memory, if nothing is.
+[[nodiscard]] int64_t memory_beside_states(int64_t memory, int64_t tokens,
+                                           const model::Config& config);
+
 }  // namespace carat::quantize

@@ -127,18 +127,21 @@ double weighted_error(const Job& job, const std::string& name) {
 
 bool has_codes(const MatrixPlan& matrix) { return quant::has_grid(matrix.dtype); }
 
-std::vector<MatrixResult> run_rounding(const Job& job) {
+std::vector<MatrixResult> round_all(const Job& job) {
   std::vector<MatrixResult> results;
   int64_t done = 0, total = 0;
   for (const MatrixPlan& m : job.matrices) total += *element_count(m.shape);
   for (const MatrixPlan& m : job.matrices) {
     if (job.progress) job.progress(done, total, m.name);
     done += *element_count(m.shape);
-    if (!has_codes(m)) continue;
-    if (job.imatrix == nullptr) continue;
-    results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
+    if (has_codes(m)) results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
   }
   return results;
+}
+
+std::vector<MatrixResult> run_rounding(const Job& job) {
+  if (job.imatrix == nullptr) return {};
+  return round_all(job);
 }
 
 }  // namespace carat::quantize

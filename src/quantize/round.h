@@ -33,7 +33,10 @@ double weighted_error(const Job& job, const std::string& name);
 // Whether a method may choose the codes of the matrix: its type has a grid (quant/grid.h).
 bool has_codes(const MatrixPlan& matrix);
 
-// All matrices of such types; without an importance matrix all are left to convert.
+// Leaves every matrix that has codes in the job's store, each rounded block by block by importance
+// (encode_weighted).
+std::vector<MatrixResult> round_all(const Job& job);
+// The method of that name: the same, but without an importance matrix all is left to convert.
 std::vector<MatrixResult> run_rounding(const Job& job);
 
 }  // namespace carat::quantize

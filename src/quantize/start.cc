@@ -11,18 +11,6 @@ namespace carat::quantize {
 
 using model::TensorKind;
 
-std::vector<MatrixResult> round_all(const Job& job) {
-  std::vector<MatrixResult> results;
-  int64_t done = 0, total = 0;
-  for (const MatrixPlan& m : job.matrices) total += *element_count(m.shape);
-  for (const MatrixPlan& m : job.matrices) {
-    if (job.progress) job.progress(done, total, m.name);
-    done += *element_count(m.shape);
-    if (has_codes(m)) results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
-  }
-  return results;
-}
-
 void use_encoded(const Job& job, const MatrixPlan& m, LiveWeights& live) {
   const bool tied = job.source.config().tied_embeddings;
   if (m.ref.kind == TensorKind::kPleTable || (m.ref.kind == TensorKind::kTokenEmbedding && !tied)) {

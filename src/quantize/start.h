@@ -24,10 +24,6 @@ struct RefineOptions {
   double rate = 0;           // the same
 };
 
-// Leaves every matrix that has codes in the job's store, each rounded block by block by importance
-// (encode_weighted).
-std::vector<MatrixResult> round_all(const Job& job);
-
 // From here on the network computes with the rows that the store has of the matrix.
 void use_encoded(const Job& job, const MatrixPlan& matrix, LiveWeights& live);
 
