@@ -1,12 +1,14 @@
 // The audit's statistics: how long a position and a summary take, and how often 95 % intervals hold
-// the true value in simulated audits (the table of docs/fidelity.md).
+// the true value in simulated audits (the tables of docs/fidelity.md).
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <span>
 #include <vector>
 
+#include "audit/differences.h"
 #include "audit/statistics.h"
 #include "base/rng.h"
 
@@ -68,6 +70,44 @@ void print_coverage(int count, int length) {
   fmt::print("\n");
 }
 
+// Two candidates: nine tenths of the variance within chunks, and all between them, is the text's;
+// the second one is further by 5 %.
+void print_paired_coverage(int count, int length) {
+  constexpr double kFurther = 1.05, kShared = 0.9;
+  const double truth = (kFurther - 1) * std::exp((kBetween * kBetween + kWithin * kWithin) / 2);
+  int held = 0, apart = 0, overlapping = 0;
+  Rng rng(3);
+  for (int trial = 0; trial < kTrials; ++trial) {
+    std::vector<std::vector<Position>> chunks[2];
+    for (int c = 0; c < count; ++c) {
+      for (auto& candidate : chunks) candidate.emplace_back();
+      const double level = kBetween * rng.normal();
+      for (int32_t i = 1; i <= length; ++i) {
+        const double text = std::sqrt(kShared) * rng.normal();
+        for (size_t k = 0; k < 2; ++k) {
+          const double own = std::sqrt(1 - kShared) * rng.normal();
+          Position p;
+          p.kld = (k == 0 ? 1 : kFurther) * std::exp(level + kWithin * (text + own));
+          p.index = i;
+          chunks[k].back().push_back(p);
+        }
+      }
+    }
+    const SummaryOptions options = {.resamples = 400, .seed = static_cast<uint64_t>(trial)};
+    const std::vector<std::span<const std::vector<Position>>> both = {chunks[0], chunks[1]};
+    const Difference d = paired_differences(both, options).front();
+    const Interval& i = *d.mean_kld.interval;
+    held += i.low <= truth && truth <= i.high;
+    apart += d.apart() == true;
+    overlapping += summarize(chunks[0], options).mean_kld.interval->high >=
+                   summarize(chunks[1], options).mean_kld.interval->low;
+  }
+  const auto percent = [](int n) { return 100.0 * n / kTrials; };
+  fmt::print(
+      "{:4} chunks of {:4}:  held {:.0f} %  apart {:.0f} %  separate ones overlap {:.0f} %\n",
+      count, length, percent(held), percent(apart), percent(overlapping));
+}
+
 void print_speeds() {
   constexpr size_t kVocabulary = 262144;
   Rng rng(1);
@@ -99,5 +139,10 @@ int main() {
   carat::audit::print_coverage(100, 100);
   carat::audit::print_coverage(20, 500);
   carat::audit::print_coverage(10, 1000);
+  fmt::print("the same of the difference of two candidates, one of them 5 % further\n");
+  carat::audit::print_paired_coverage(120, 500);
+  carat::audit::print_paired_coverage(100, 100);
+  carat::audit::print_paired_coverage(20, 500);
+  carat::audit::print_paired_coverage(10, 1000);
   return 0;
 }

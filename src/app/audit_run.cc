@@ -14,6 +14,7 @@
 #include "app/memory.h"
 #include "app/progress.h"
 #include "app/version.h"
+#include "audit/differences.h"
 #include "audit/greedy.h"
 #include "audit/model_logits.h"
 #include "audit/resume.h"
@@ -53,6 +54,7 @@ class AuditRun {
     if (save_) save_->commit();
     progress_.finish();
     add_comparisons(result);
+    add_differences(result);
     if (request_.greedy_tokens) add_greedy();
     if (request_.tensors && !stored_) {
       add_tensor_errors(references_, candidates_, report_, pool_, environment_.stop);
@@ -345,6 +347,20 @@ class AuditRun {
         return text_.tokenizer->decode(tokens, true);
       });
       report_.comparisons.push_back(std::move(c));
+    }
+  }
+
+  void add_differences(const audit::AuditResult& result) {
+    for (size_t r = 0; r < references_.size(); ++r) {
+      std::vector<std::span<const std::vector<audit::Position>>> positions;
+      for (const audit::PairResult& pair : result.pairs) {
+        if (pair.reference == r) positions.push_back(pair.positions);
+      }
+      for (audit::Difference& d :
+           audit::paired_differences(positions, request_.audit.summary, &pool_)) {
+        d.reference = r;
+        report_.differences.push_back(d);
+      }
     }
   }
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "app/audit_differences.h"
 #include "app/table.h"
 
 namespace carat::app {
@@ -64,6 +65,11 @@ void print_figures(const audit::AuditReport& report, const Comparisons& list) {
     table.add(std::move(cells));
   }
   fmt::print("{}", table.text());
+}
+
+void print_paired(const audit::AuditReport& report, size_t reference) {
+  const std::string text = differences_text(report, reference);
+  if (!text.empty()) fmt::print("\n{}", text);
 }
 
 std::string percent(double share) { return fmt::format("{:.2f}", 100 * share); }
@@ -185,6 +191,7 @@ void print_audit(const audit::AuditReport& report, int64_t tensors) {
     if (r == 0) print_text(report, first);
     fmt::print("\n");
     print_figures(report, list);
+    print_paired(report, r);
     print_differences(report, list);
     print_domains(report, list);
     print_greedy(report, list);

@@ -7,14 +7,6 @@
 #include "base/error.h"
 
 namespace carat::audit {
-namespace {
-
-Interval interval_of(std::vector<double>& draws) {
-  std::sort(draws.begin(), draws.end());
-  return {quantile(draws, 0.025), quantile(draws, 0.975)};
-}
-
-}  // namespace
 
 ChunkDraws::ChunkDraws(size_t chunks, const SummaryOptions& options)
     : chunks_(chunks), options_(options) {
@@ -69,7 +61,7 @@ std::vector<std::optional<Interval>> ratio_intervals(const ChunkSums& sums,
     for (size_t i = 0; i < n; ++i) {
       if (!std::isnan(drawn[k * n + i])) known.push_back(drawn[k * n + i]);
     }
-    if (!known.empty()) out[k] = interval_of(known);
+    if (!known.empty()) out[k] = percentile_interval(known);
   }
   return out;
 }
@@ -135,8 +127,13 @@ std::vector<Interval> quantile_intervals(const RankedValues& ranked, std::span<c
     for (size_t q = 0; q < wanted.size(); ++q) drawn[q][draw] = values[q];
   });
   std::vector<Interval> out;
-  for (std::vector<double>& values : drawn) out.push_back(interval_of(values));
+  for (std::vector<double>& values : drawn) out.push_back(percentile_interval(values));
   return out;
+}
+
+Interval percentile_interval(std::vector<double>& draws) {
+  std::sort(draws.begin(), draws.end());
+  return {quantile(draws, 0.025), quantile(draws, 0.975)};
 }
 
 double quantile(std::span<const double> sorted, double p) {

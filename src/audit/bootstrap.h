@@ -115,6 +115,9 @@ void weighted_quantiles(const RankedValues& ranked, std::span<const uint32_t> ti
                                                        std::span<const double> wanted,
                                                        const ChunkDraws& draws, ThreadPool* pool);
 
+// The 95 % interval of a figure's draws, which are sorted. REQUIRES: at least one.
+[[nodiscard]] Interval percentile_interval(std::vector<double>& draws);
+
 // Linear interpolation at rank p * (n - 1). REQUIRES: `sorted` ascending, not empty; 0 <= p <= 1.
 [[nodiscard]] double quantile(std::span<const double> sorted, double p);
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "audit/differences.h"
 #include "audit/statistics.h"
 #include "audit/worst_tokens.h"
 
@@ -98,6 +99,8 @@ struct AuditReport {
   // One for every candidate and reference: all candidates against the first reference in order,
   // then against the second.
   std::vector<Comparison> comparisons = {};
+  // Every pair of candidates, against the first reference, then against the second.
+  std::vector<Difference> differences = {};
   // Largest divergence of the (first) reference against itself, computed in another way: what a
   // figure below it would mean nothing against. Not measured if `noise_how` is empty.
   double noise_kld = 0;

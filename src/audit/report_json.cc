@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -162,6 +163,20 @@ Json comparison_json(const AuditReport& report, const Comparison& comparison) {
   return j;
 }
 
+Json difference_json(const AuditReport& report, const Difference& d) {
+  Json j;
+  j["reference"] = report.references.at(d.reference).path;
+  j["baseline"] = report.candidates.at(d.baseline).path;
+  j["candidate"] = report.candidates.at(d.candidate).path;
+  put(j, "mean_kld_difference", d.mean_kld);
+  if (d.kld_ratio) put(j, "mean_kld_ratio", *d.kld_ratio);
+  put(j, "top1_agreement_difference", d.top1_agreement);
+  put(j, "perplexity_ratio", d.perplexity_ratio);
+  const std::optional<bool> apart = d.apart();
+  j["apart"] = apart ? Json(*apart) : Json(nullptr);
+  return j;
+}
+
 Json provenance_json(const Provenance& p) {
   Json j;
   j["format"] = p.format;
@@ -213,6 +228,10 @@ Json report_json(const AuditReport& report) {
   j["candidates"] = Json::array();
   for (const Comparison& c : report.comparisons) {
     j["candidates"].push_back(comparison_json(report, c));
+  }
+  j["differences"] = Json::array();
+  for (const Difference& d : report.differences) {
+    j["differences"].push_back(difference_json(report, d));
   }
   return j;
 }

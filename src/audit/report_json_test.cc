@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,9 @@ AuditReport full_report() {
       c.tensors = {{.name = "blk.0.q", .type = "Q4_0", .layer = 0, .weights = 4, .bytes = 3}};
       report.comparisons.push_back(c);
     }
+    const std::vector<std::span<const std::vector<Position>>> both = {chunks, chunks};
+    report.differences.push_back(paired_differences(both, {}).at(0));
+    report.differences.back().reference = reference;
   }
   return report;
 }
@@ -98,6 +102,29 @@ TEST(ReportJson, SaysEveryFigureOfAComparison) {
   EXPECT_EQ(c["greedy"]["equal"], 1);
   EXPECT_EQ(c["greedy"]["median_first_difference"], 5);
   EXPECT_EQ(c["tensors"][0]["layer"], 0);
+}
+
+TEST(ReportJson, SaysEveryPairOfCandidates) {
+  AuditReport report = full_report();
+  report.differences[1].mean_kld = {0.5, Interval{0.25, 0.75}};
+  report.differences[1].kld_ratio.reset();
+  const Json j = report_json(report)["differences"];
+  ASSERT_EQ(j.size(), 2u);
+  EXPECT_EQ(j[0]["reference"], "bf16");
+  EXPECT_EQ(j[0]["baseline"], "x.gguf");
+  EXPECT_EQ(j[0]["candidate"], "y.gguf");
+  EXPECT_EQ(j[0]["mean_kld_difference"], 0);
+  EXPECT_EQ(j[0]["mean_kld_difference_interval"], Json::array({0.0, 0.0}));
+  EXPECT_EQ(j[0]["mean_kld_ratio"], 1);
+  EXPECT_TRUE(j[0]["top1_agreement_difference_interval"].is_null());
+  EXPECT_EQ(j[0]["perplexity_ratio_interval"], Json::array({1.0, 1.0}));
+  EXPECT_EQ(j[0]["apart"], false);
+  EXPECT_EQ(j[1]["reference"], "qat");
+  EXPECT_EQ(j[1]["mean_kld_difference_interval"], Json::array({0.25, 0.75}));
+  EXPECT_FALSE(j[1].contains("mean_kld_ratio"));
+  EXPECT_EQ(j[1]["apart"], true);
+  report.differences[0].mean_kld.interval.reset();
+  EXPECT_TRUE(report_json(report)["differences"][0]["apart"].is_null());
 }
 
 TEST(ReportJson, ASingleComparisonStandsAtTheTopToo) {

@@ -56,6 +56,15 @@ class Audit(CaratTest):
         self.assertEqual(len(pairs), 4)
         self.assertEqual(pairs[qat, qat], 0)
         self.assertLess(pairs[qat, gguf], pairs[teacher, qat] / 10)
+        # Beside each other against each reference alone.
+        differences = {d["reference"]: d for d in report["differences"]}
+        self.assertEqual(set(differences), {teacher, qat})
+        for reference, d in differences.items():
+            self.assertEqual((d["baseline"], d["candidate"]), (qat, gguf))
+            self.assertAlmostEqual(d["mean_kld_difference"],
+                                   pairs[reference, gguf] - pairs[reference, qat])
+        self.assertTrue(differences[qat]["apart"])
+        self.assertNotIn("mean_kld_ratio", differences[qat])  # of nothing
         self.fails("audit", self.teacher, self.qat, "--second-reference", self.teacher, "--text",
                    self.text, code=2, says=["which is which", "role=qat"])
         self.audit(f"{self.teacher}@role=original", self.qat, "--second-reference",
@@ -76,8 +85,41 @@ class Audit(CaratTest):
             self.assertGreater(kld, 20 * int8)
             self.assertLess(kld, 0.05)
         self.assertNotEqual(int4, int4r)
+        pairs = report["differences"]
+        self.assertEqual(len(pairs), 10)
+        first = pairs[0]
+        self.assertEqual((first["baseline"], first["candidate"]), (str(m), f"{m}@kv=f16"))
+        self.assertEqual(first["mean_kld_difference"], f16)
+        self.assertEqual(first["mean_kld_difference_interval"],
+                         report["candidates"][1]["mean_kld_interval"])
+        ratio = pairs[4]["mean_kld_ratio"]  # int8 by f16
+        self.assertAlmostEqual(ratio / (int8 / f16), 1)
+        low, high = pairs[4]["mean_kld_ratio_interval"]
+        self.assertTrue(low < ratio < high)
         self.fails("audit", m, f"{m}@kv=int5", "--text", self.text, code=2,
                    says=["kv=int5", "kv=int8", "kv=int4r"])
+
+    def test_two_candidates_are_told_apart(self):
+        args = ["audit", self.teacher, self.qat, f"{self.qat}@kv=int8", "--text", self.text,
+                "--precision", "15%", *self.small]
+        report = json.loads(self.ok(*args, "--json", timeout=250).stdout)
+        (low, high), (other_low, other_high) = [c["mean_kld_interval"]
+                                                for c in report["candidates"]]
+        self.assertLess(other_low, high)
+        self.assertLess(low, other_high)
+        d, = report["differences"]
+        low, high = d["mean_kld_difference_interval"]
+        # Most of what the text does to one it does to the other.
+        self.assertLess(high - low, (other_high - other_low) / 3)
+        self.assertEqual(d["apart"], low > 0 or high < 0)
+        text = self.ok(*args, timeout=250).stdout.decode()
+        self.assertIn("beside the closest on the same tokens", text)
+        table = text.split("beside the closest")[1].splitlines()
+        self.assertTrue(table[2].endswith("  apart" if d["apart"] else "not apart"), table[2])
+        self.assertLessEqual(max(map(len, table[:3])), 100)
+        alone = self.ok("audit", self.teacher, self.qat, "--text", self.text, "--max-tokens", 40,
+                        *self.small).stdout.decode()
+        self.assertNotIn("beside the closest", alone)
 
     def test_domains_and_jsonl(self):
         chat = self.folder / "c.jsonl"
@@ -148,8 +190,8 @@ class Audit(CaratTest):
         self.assertEqual(state.read_bytes(), before)
 
     def test_threads_do_not_matter(self):
-        args = [self.teacher, self.qat, "--text", self.text, "--max-tokens", 300, "--greedy", 6,
-                "--prompts", 3, *self.small]
+        args = [self.teacher, self.qat, nano_gguf(), "--text", self.text, "--max-tokens", 300,
+                "--greedy", 6, "--prompts", 3, *self.small]
         one, three = self.audit(*args, "-t", 1), self.audit(*args, "-t", 3)
         self.assertEqual(without_times(one), without_times(three))
         self.assertEqual(one["noise_kld"], 0)

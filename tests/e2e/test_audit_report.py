@@ -40,6 +40,13 @@ class Report(CaratTest):
         self.assertEqual(sum(b["tokens"] for b in rounded["kld_histogram"]), rounded["tokens"])
         self.assertGreater(min(b["from"] for b in rounded["by_position"]), 1)
 
+        self.assertEqual(one["differences"], [])
+        pair, = both["differences"]
+        self.assertEqual((pair["baseline"], pair["candidate"]), (str(hf), str(q4)))
+        self.assertEqual(pair["mean_kld_difference"], rounded["mean_kld"])
+        self.assertTrue(pair["apart"])
+        self.assertAlmostEqual(pair["top1_agreement_difference"], rounded["top1_agreement"] - 1)
+
         worst = rounded["worst"]
         self.assertEqual(len(worst), 20)
         self.assertEqual(worst[0]["kld"], rounded["max_kld"])
@@ -59,6 +66,11 @@ class Report(CaratTest):
             broken = copy.deepcopy(one)
             break_it(broken)
             self.assertEqual(len(list(schema.errors(broken, SCHEMA))), 1)
+        for change in ({"apart": "yes"}, {"surprise": 1}, {"mean_kld_ratio": 0},
+                       {"mean_kld_difference_interval": [1]}):
+            broken = copy.deepcopy(both)
+            broken["differences"][0].update(change)
+            self.assertEqual(len(list(schema.errors(broken, SCHEMA))), 1, change)
 
 
 if __name__ == "__main__":
