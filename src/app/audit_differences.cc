@@ -45,11 +45,14 @@ std::string nats_text(const audit::Figure& f) {
   return text;
 }
 
-// Four digits that matter.
+// Four digits of the ratio that matter, its interval with as many decimals.
 std::string ratio_text(const std::optional<audit::Figure>& f) {
   if (!f) return "-";
-  std::string text = fmt::format("{:#.4g}", f->value);
-  if (f->interval) text += fmt::format(" ({:#.4g}..{:#.4g})", f->interval->low, f->interval->high);
+  const int digits = f->value < 10 ? 3 : f->value < 100 ? 2 : f->value < 1000 ? 1 : 0;
+  std::string text = fmt::format("{:.{}f}", f->value, digits);
+  if (f->interval) {
+    text += fmt::format(" ({:.{}f}..{:.{}f})", f->interval->low, digits, f->interval->high, digits);
+  }
   return text;
 }
 

@@ -214,7 +214,11 @@ class Audit(CaratTest):
                          [t["sha256"] for t in direct["texts"]])
         self.assertEqual(list(schema.errors(stored, SCHEMA)), [])
         self.assertIn(str(self.teacher), json.dumps(stored["models"][0]))
-        self.assertLess(self.audit(ref, self.teacher)["mean_kld"], 1e-6)
+        both = self.audit(ref, self.qat, self.teacher)
+        self.assertLess(both["candidates"][1]["mean_kld"], 1e-6)
+        pair, = both["differences"]
+        self.assertAlmostEqual(pair["mean_kld_difference"], -stored["mean_kld"], delta=1e-6)
+        self.assertTrue(pair["apart"])
 
         halves = ["--raw", "--context", 64, "--min-context", 33]
         direct = self.audit(self.teacher, self.qat, "--text", self.text, *halves,

@@ -231,6 +231,18 @@ Row read_row(const Json& j, std::span<const ModelText> models) {
   return row;
 }
 
+PairText read_pair(const Json& j) {
+  PairText pair;
+  pair.reference = get_string(j, "reference");
+  pair.baseline = get_string(j, "baseline");
+  pair.candidate = get_string(j, "candidate");
+  pair.mean_kld = figure(j, "mean_kld_difference");
+  pair.kld_ratio = figure(j, "mean_kld_ratio");
+  pair.top1_agreement = figure(j, "top1_agreement_difference");
+  pair.perplexity_ratio = figure(j, "perplexity_ratio");
+  return pair;
+}
+
 TextText read_text(const Json& j) {
   return {.file = read_file(j), .domain = text(j, "domain"), .tokens = count(j, "tokens")};
 }
@@ -263,6 +275,7 @@ Run read_run(const Json& j) {
   run.texts = list(j, "texts", read_text);
   run.checks = list(j, "checks", read_check);
   run.models = list(j, "models", read_model);
+  run.pairs = list(j, "differences", read_pair);
   return run;
 }
 
@@ -304,7 +317,9 @@ Document read_document(std::span<const PageSource> sources) {
       });
       for (Pair& pair : pairs) {
         Measured m{.reference = {}, .row = std::move(pair.row)};
-        m.row.source = document.runs.size();
+        m.row.places.push_back({.source = document.runs.size(),
+                                .reference = pair.reference,
+                                .candidate = m.row.model.path});
         const auto found = std::find_if(run.models.begin(), run.models.end(),
                                         [&](auto& model) { return model.path == pair.reference; });
         if (found != run.models.end()) m.reference = *found;

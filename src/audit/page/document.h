@@ -73,11 +73,24 @@ struct TensorText {
   double relative_error = 0;
 };
 
+// Two candidates over the same tokens: the candidate's figures less the baseline's, or by them.
+// Paths are those of one document.
+struct PairText {
+  std::string reference, baseline, candidate;
+  Figure mean_kld, kld_ratio, top1_agreement, perplexity_ratio;
+};
+
+// Where a comparison comes from: its document, and the paths there.
+struct Place {
+  size_t source = 0;  // index into Document::runs
+  std::string reference, candidate;
+};
+
 // A candidate against the reference of its section. Figures that the document does not have are
 // not-a-number.
 struct Row {
   ModelText model;
-  size_t source = 0;  // index into Document::runs
+  std::vector<Place> places;  // one, and those of equal rows that were left out
   int64_t tokens = 0, chunks = 0;
   Figure mean_kld, median_kld, p90_kld, p99_kld, p999_kld;
   double max_kld = 0;
@@ -120,6 +133,7 @@ struct Run {
   std::vector<TextText> texts;
   std::vector<CheckText> checks;
   std::vector<ModelText> models;  // all of them
+  std::vector<PairText> pairs;
 };
 
 struct Document {

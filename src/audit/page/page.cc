@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "audit/page/differences.h"
 #include "audit/page/document.h"
 #include "audit/page/html.h"
 #include "audit/page/parts.h"
@@ -76,7 +77,7 @@ std::string verdict(const Section& section) {
 }
 
 // Who else matters: the front, and whether the order is certain.
-std::string second_thought(const Section& section) {
+std::string second_thought(const Section& section, std::span<const Run> runs) {
   if (section.rows.size() < 2) return {};
   const auto front = std::count_if(section.rows.begin(), section.rows.end(),
                                    [](const Row& row) { return row.on_front; });
@@ -94,6 +95,14 @@ std::string second_thought(const Section& section) {
   }
   const Row& best = section.rows[0];
   const Row& next = section.rows[1];
+  const auto pair = beside(next, best, runs);
+  if (const auto decided = pair ? apart(*pair) : std::nullopt) {
+    if (!*decided) {
+      text += fmt::format(" This much text cannot tell the two closest, {} and {}, apart.",
+                          name_html(best.model), name_html(next.model));
+    }
+    return text;
+  }
   const auto& a = best.mean_kld.interval;
   const auto& b = next.mean_kld.interval;
   if (a && b && b->low <= a->high) {
@@ -180,7 +189,7 @@ std::string header_html(const Document& document) {
   html += fmt::format("<h1>{} <span class=\"vs\">against</span> {}</h1>\n",
                       candidates_title(section), name_html(section.reference));
   html += "<p class=\"verdict\">" + verdict(section) + "</p>\n";
-  const std::string more = second_thought(section);
+  const std::string more = second_thought(section, document.runs);
   if (!more.empty()) html += "<p class=\"verdict\">" + more + "</p>\n";
   for (size_t i = 1; i < std::min<size_t>(document.sections.size(), 3); ++i) {
     html += "<p class=\"verdict\">" + verdict(document.sections[i]) + "</p>\n";
@@ -229,7 +238,8 @@ std::string navigation(const Document& document) {
 std::string section_html(const Document& document, size_t index) {
   const Section& section = document.sections[index];
   return "<section>" + section_heading(document, index) + candidates_html(section) +
-         scatter_html(section, document.runs[section.source]) + distribution_html(section) +
+         scatter_html(section, document.runs[section.source]) +
+         differences_html(section, document.runs) + distribution_html(section) +
          breakdowns_html(section) + tensors_html(section) + worst_html(section) +
          greedy_html(section) + "</section>\n";
 }

@@ -1,6 +1,7 @@
 // The parts of the page, each a piece of HTML; empty if the document has nothing for it.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "audit/page/document.h"
@@ -11,6 +12,8 @@ namespace carat::audit::page {
 [[nodiscard]] std::string candidates_html(const Section& section);
 // Size against mean KLD, with the front.
 [[nodiscard]] std::string scatter_html(const Section& section, const Run& run);
+// Every candidate beside the closest one, where a document has both.
+[[nodiscard]] std::string differences_html(const Section& section, std::span<const Run> runs);
 // How often which divergence occurs.
 [[nodiscard]] std::string distribution_html(const Section& section);
 // Divergence and changed first choices by margin, entropy, position and domain.

@@ -143,14 +143,20 @@ std::vector<Section> make_sections(std::vector<Measured> measured, std::span<con
   std::vector<Section> sections;
   std::map<std::string, size_t> places;
   for (Measured& m : measured) {
-    const auto [place, fresh] = places.try_emplace(basis(m, runs[m.row.source]), sections.size());
+    const auto [place, fresh] =
+        places.try_emplace(basis(m, runs[m.row.places.front().source]), sections.size());
     if (fresh) {
-      sections.push_back({.reference = std::move(m.reference), .source = m.row.source, .rows = {}});
+      sections.push_back(
+          {.reference = std::move(m.reference), .source = m.row.places.front().source, .rows = {}});
     }
     std::vector<Row>& rows = sections[place->second].rows;
-    const bool known =
-        std::any_of(rows.begin(), rows.end(), [&](const Row& row) { return same_row(row, m.row); });
-    if (!known) rows.push_back(std::move(m.row));
+    const auto known = std::find_if(rows.begin(), rows.end(),
+                                    [&](const Row& row) { return same_row(row, m.row); });
+    if (known == rows.end()) {
+      rows.push_back(std::move(m.row));
+    } else {
+      known->places.push_back(std::move(m.row.places.front()));
+    }
   }
   for (Section& section : sections) {
     std::stable_sort(section.rows.begin(), section.rows.end(), [](const Row& a, const Row& b) {

@@ -144,6 +144,14 @@ table.main th[scope=row] .chip{margin-left:4px}
 table.main thead th:first-child{position:sticky;left:0;background:var(--card);z-index:2}
 table.main td.bar{padding:7px 0 0;vertical-align:top}
 table.main td.bar svg{width:84px;height:22px;margin:0}
+table.pairs{font-size:.83rem;min-width:900px}
+table.pairs tr>*{padding:0 7px;vertical-align:middle}
+table.pairs tbody th{font-weight:620}
+table.pairs tbody tr>*{height:44px}
+table.pairs thead th{padding-bottom:6px;vertical-align:bottom}
+table.pairs .plot{width:34%;padding:0 4px}
+table.pairs .plot text{font-weight:400}
+table.pairs .verdict-cell{width:1%;white-space:nowrap;text-align:right}
 .dot{display:inline-block;width:.62em;height:.62em;border-radius:50%;background:var(--c);
 margin-right:.55em;flex:none}
 .dot.off{background:none;box-shadow:inset 0 0 0 2px var(--c)}
@@ -170,6 +178,7 @@ svg .fill{fill:var(--c);stroke:none}
 svg .pale{fill:var(--c);opacity:.28;stroke:none}
 svg .series{stroke:var(--c);stroke-width:1.8;fill:none;stroke-linejoin:round;stroke-linecap:round}
 svg .curve{stroke:var(--c);stroke-width:2.4;fill:none}
+svg .zero{stroke:var(--soft);stroke-width:1.2;fill:none}
 svg .same{fill:var(--faint);stroke:none}
 .narrow,.narrow-only{display:none}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,222px),1fr));
@@ -227,6 +236,17 @@ footer{padding-top:64px;padding-bottom:56px;font-size:.86rem;color:var(--soft)}
 @media(max-width:820px){.wide{display:none}.tiles{grid-template-columns:1fr 1fr}
 svg.narrow{display:block;max-width:440px;
 margin-inline:auto}p.narrow-only{display:block}}
+@media(max-width:820px){table.pairs{min-width:0}table.pairs,table.pairs tbody,table.pairs thead{
+display:block}table.pairs tr{display:grid;grid-template:"name verdict" auto "plot plot" auto
+"nats times" auto/1fr auto;padding:12px 0 10px;border-bottom:1px solid var(--faint)}
+table.pairs tbody tr:last-child{border-bottom:0}
+table.pairs tr>*{display:block;border:0;padding:0 4px}table.pairs tbody tr>*{height:auto}
+table.pairs tbody th{grid-area:name;align-self:center}table.pairs .verdict-cell{grid-area:verdict;
+width:auto}table.pairs .plot{grid-area:plot;width:auto;padding:4px 0}
+table.pairs .nats{grid-area:nats;text-align:left}table.pairs .times{grid-area:times}
+table.pairs .more,table.pairs thead th:first-child,table.pairs thead .verdict-cell{display:none}
+table.pairs thead tr{grid-template:"nats times" auto "plot plot" auto/1fr auto;padding:0;border:0}
+table.pairs thead br{display:none}}
 @media(max-width:640px){main,header,footer{padding:0 16px}h2{margin-top:52px}
 .brand{padding:18px 0 28px}figure,.card{padding:18px 12px 16px;border-radius:12px}
 figcaption,.card>h3,.card>p,.legend,.heat-scale{padding:0 4px}
@@ -244,6 +264,7 @@ table.main{min-width:0;font-size:7pt}table.main thead th,table.main small{font-s
 table.main th,table.main td{padding:3px}table.main .chip{display:none}
 table.main th[scope=row]{min-width:0}.wide{display:block}svg.narrow,p.narrow-only{display:none}
 table.main td.bar{display:none}table.main thead th.bar{display:none}
+table.pairs{min-width:0;font-size:7pt}
 h2{break-after:avoid}.worst>li{break-inside:avoid}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 )css";
