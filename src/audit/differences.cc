@@ -119,25 +119,9 @@ class Pair {
   size_t baseline_, candidate_;
 };
 
-// Not -0 of 0.
-Figure negated(const Figure& f) {
-  Figure out{.value = 0 - f.value};
-  if (f.interval) out.interval = {0 - f.interval->high, 0 - f.interval->low};
-  return out;
-}
-
-Figure inverted(const Figure& f) {
-  Figure out{.value = 1 / f.value};
-  if (f.interval) out.interval = {1 / f.interval->high, 1 / f.interval->low};
-  return out;
-}
-
 }  // namespace
 
-std::optional<bool> Difference::apart() const {
-  if (!mean_kld.interval) return std::nullopt;
-  return mean_kld.interval->low > 0 || mean_kld.interval->high < 0;
-}
+std::optional<bool> Difference::apart() const { return excludes_zero(mean_kld); }
 
 Difference Difference::reversed() const {
   Difference d = *this;

@@ -24,10 +24,10 @@ struct Difference {
   size_t reference = 0;  // index into AuditReport::references; set by the caller
   size_t baseline = 0;   // indices of candidates
   size_t candidate = 0;
-  Figure mean_kld = {};                    // difference, nats
-  std::optional<Figure> kld_ratio = {};    // of the means; none if one of them is 0
-  Figure top1_agreement = {};              // difference; no interval if it is 0 in every chunk
-  Figure perplexity_ratio = {.value = 1};  // exp(mean(candidate_nll - baseline_nll))
+  Figure mean_kld = {};                  // difference, nats
+  std::optional<Figure> kld_ratio = {};  // of the means; none if one of them is 0
+  Figure top1_agreement = {};            // difference; no interval if it is 0 in every chunk
+  Figure perplexity_ratio = {1, {}};     // exp(mean(candidate_nll - baseline_nll))
 
   // Whether the interval of the mean KLDs' difference excludes 0; nothing without one.
   std::optional<bool> apart() const;

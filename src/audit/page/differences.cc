@@ -22,18 +22,6 @@ bool is_finite(const Figure& f) {
          (!f.interval || (std::isfinite(f.interval->low) && std::isfinite(f.interval->high)));
 }
 
-Figure negated(const Figure& f) {
-  Figure out{.value = 0 - f.value, .interval = std::nullopt};
-  if (f.interval) out.interval = Interval{0 - f.interval->high, 0 - f.interval->low};
-  return out;
-}
-
-Figure inverted(const Figure& f) {
-  Figure out{.value = 1 / f.value, .interval = std::nullopt};
-  if (f.interval) out.interval = Interval{1 / f.interval->high, 1 / f.interval->low};
-  return out;
-}
-
 PairText reversed(PairText pair) {
   std::swap(pair.baseline, pair.candidate);
   pair.mean_kld = negated(pair.mean_kld);
@@ -146,7 +134,7 @@ std::string order_html(const Section& section, std::span<const Run> runs) {
   size_t known = 0;
   for (size_t i = 0; i + 1 < section.rows.size(); ++i) {
     const auto pair = beside(section.rows[i + 1], section.rows[i], runs);
-    const std::optional<bool> decided = pair ? apart(*pair) : std::nullopt;
+    const std::optional<bool> decided = pair ? excludes_zero(pair->mean_kld) : std::nullopt;
     if (!decided) continue;
     ++known;
     if (*decided) continue;
@@ -189,11 +177,6 @@ std::optional<PairText> beside(const Row& row, const Row& baseline, std::span<co
     }
   }
   return std::nullopt;
-}
-
-std::optional<bool> apart(const PairText& pair) {
-  if (!pair.mean_kld.interval) return std::nullopt;
-  return pair.mean_kld.interval->low > 0 || pair.mean_kld.interval->high < 0;
 }
 
 double SignedScale::operator()(double value) const {
@@ -267,7 +250,7 @@ std::string differences_html(const Section& section, std::span<const Run> runs) 
   html += row_html(section, 0, plot({}, true, scale, ticks), "<span class=\"chip\">closest</span>",
                    nullptr);
   for (const Shown& s : shown) {
-    const std::optional<bool> decided = apart(s.pair);
+    const std::optional<bool> decided = excludes_zero(s.pair.mean_kld);
     html += row_html(section, s.row, plot(s.pair.mean_kld, decided == true, scale, ticks),
                      verdict_html(decided), &s.pair);
   }

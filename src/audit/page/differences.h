@@ -16,9 +16,6 @@ namespace carat::audit::page {
 [[nodiscard]] std::optional<PairText> beside(const Row& row, const Row& baseline,
                                              std::span<const Run> runs);
 
-// Whether the difference's interval excludes 0; nothing without one.
-[[nodiscard]] std::optional<bool> apart(const PairText& pair);
-
 // From numbers of either sign to pixels: even around 0, where `unit` lies, and logarithmic far from
 // it.
 struct SignedScale {

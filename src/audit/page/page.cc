@@ -96,7 +96,7 @@ std::string second_thought(const Section& section, std::span<const Run> runs) {
   const Row& best = section.rows[0];
   const Row& next = section.rows[1];
   const auto pair = beside(next, best, runs);
-  if (const auto decided = pair ? apart(*pair) : std::nullopt) {
+  if (const auto decided = pair ? excludes_zero(pair->mean_kld) : std::nullopt) {
     if (!*decided) {
       text += fmt::format(" This much text cannot tell the two closest, {} and {}, apart.",
                           name_html(best.model), name_html(next.model));
