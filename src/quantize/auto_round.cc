@@ -10,6 +10,7 @@
 #include "quantize/code_descent.h"
 #include "quantize/layer_tape.h"
 #include "quantize/layer_walk.h"
+#include "quantize/live_weights.h"
 #include "quantize/round.h"
 
 namespace carat::quantize {
@@ -26,6 +27,11 @@ struct Trained {
   std::vector<std::byte> best;
 };
 
+// Memory beside the states of the source's walk and of the target's.
+int64_t states_left(const Job& job) {
+  return memory_beside_states(job.memory, job.chunks, 2, job.source.config());
+}
+
 class AutoRound {
  public:
   AutoRound(const Job& job, const AutoRoundOptions& options, std::vector<MatrixResult>& results,
@@ -37,15 +43,14 @@ class AutoRound {
         config_(job.source.config()),
         live_(job.source.weights) {
     for (const auto& chunk : job.chunks) {
-      tokens_ += static_cast<int64_t>(chunk.size());
       longest_ = std::max(longest_, static_cast<int64_t>(chunk.size()));
     }
   }
 
   void run() {
-    plan_memory();
+    left_ = states_left(job_);
     for (const MatrixPlan& m : job_.matrices) {
-      if (m.ref.layer < 0 && has_codes(m)) use_encoded(job_, m, live_);
+      if (m.ref.layer < 0 && has_codes(job_, m)) use_encoded(job_, m, live_);
     }
     LayerWalk source(job_.source.weights, job_.chunks, job_.pool, job_.table, job_.stop);
     LayerWalk walk(live_.weights(), job_.chunks, job_.pool, job_.table, job_.stop);
@@ -57,8 +62,6 @@ class AutoRound {
   }
 
  private:
-  void plan_memory() { left_ = memory_beside_states(job_.memory, 2 * tokens_, config_); }
-
   LayerTape::Part part(int64_t layer) const {
     LayerTape::Part p;
     p.begin = layer;
@@ -71,7 +74,7 @@ class AutoRound {
     std::vector<const MatrixPlan*> matrices;
     int64_t need = LayerTape::bytes(config_, part(layer));
     for (const MatrixPlan& m : job_.matrices) {
-      if (m.ref.layer != layer || !has_codes(m)) continue;
+      if (m.ref.layer != layer || !has_codes(job_, m)) continue;
       use_encoded(job_, m, live_);
       matrices.push_back(&m);
       need += *element_count(m.shape) * CodeDescent::kBytesPerWeight +
@@ -185,11 +188,13 @@ class AutoRound {
   LiveWeights live_;
   LayerTape::Input input_;
   std::vector<float> k_, v_;
-  int64_t tokens_ = 0, longest_ = 0;
-  int64_t left_ = 0;  // memory for a layer
+  int64_t longest_ = 0;  // tokens of a chunk
+  int64_t left_ = 0;     // memory for a layer
 };
 
 }  // namespace
+
+void check_auto_round(const Job& job) { (void)states_left(job); }
 
 void run_auto_round(const Job& job, const AutoRoundOptions& options,
                     std::vector<MatrixResult>& results, std::vector<Refinement>& refined) {

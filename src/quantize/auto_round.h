@@ -22,6 +22,10 @@ struct AutoRoundOptions {
   double range = 0.1;        // of those factors: [1 - range, 1 + range]
 };
 
+// Throws Error that says how much memory is needed if job.memory does not hold the states. Takes
+// nothing.
+void check_auto_round(const Job& job);
+
 // Betters what the job's store has of layers, and sets `results` of them: the best encoding of a
 // layer over all of the text counts, be it the one that it began with. `refined`: each layer's root
 // mean square distance, relative to what the source's gives. REQUIRES: the store has every matrix
@@ -29,7 +33,7 @@ struct AutoRoundOptions {
 //
 // Memory: job.memory holds the states of the text twice and one layer as floats with what training
 // it takes (16 bytes a weight, and the values of a chunk); a layer that does not fit stays as it
-// began. Throws Error if the states do not fit.
+// began. Throws Error if the states do not fit (check_auto_round).
 void run_auto_round(const Job& job, const AutoRoundOptions& options,
                     std::vector<MatrixResult>& results, std::vector<Refinement>& refined);
 

@@ -33,15 +33,15 @@ const std::vector<std::vector<TensorKind>> kGroups = {
 class FeedbackRun {
  public:
   FeedbackRun(const Job& job, const FeedbackOptions& options)
-      : job_(job), options_(options), live_(job.source.weights) {
+      : job_(job), options_(options), live_(job.source.weights), results_(list_kept(job)) {
     for (const MatrixPlan& m : job.matrices) total_ += *element_count(m.shape);
   }
 
   std::vector<MatrixResult> run() {
     const model::Config& config = job_.source.config();
+    left_ = memory_beside_states(job_.memory, job_.chunks, 1, config);
     tables();
     LayerWalk walk(weights(), job_.chunks, job_.pool, job_.table, job_.stop);
-    plan_memory(walk.tokens());
     group(walk, {{TensorKind::kPleProjection, -1}});
     for (int64_t layer = 0; layer < config.n_layers; ++layer) {
       for (const auto& kinds : kGroups) {
@@ -60,24 +60,19 @@ class FeedbackRun {
     return options_.original_inputs ? job_.source.weights : live_.weights();
   }
 
-  void plan_memory(int64_t tokens) {
-    left_ = memory_beside_states(job_.memory, tokens, job_.source.config());
-  }
-
   void advance(const MatrixPlan& m) {
     if (job_.progress) job_.progress(done_, total_, m.name);
     done_ += *element_count(m.shape);
   }
 
+  // Here also a table that is the output matrix too is only looked up.
   void tables() {
     for (const TensorKind kind : {TensorKind::kTokenEmbedding, TensorKind::kPleTable}) {
       const MatrixPlan* const m = job_.find({kind, -1});
-      if (m == nullptr || !has_codes(*m)) continue;
+      if (m == nullptr || !has_codes(job_, *m)) continue;
       advance(*m);
       results_.push_back(encode_weighted(job_, *m, column_weights(job_.imatrix, *m)));
-      const auto stored = job_.store.find(m->name);
-      CHECK(stored.has_value());
-      live_.replace_looked_up(m->ref, m->dtype, *stored->file, stored->offset);
+      look_up_encoded(job_, *m, live_);
     }
   }
 
@@ -85,7 +80,7 @@ class FeedbackRun {
     std::vector<const MatrixPlan*> matrices;
     for (const TensorRef ref : refs) {
       const MatrixPlan* const m = job_.find(ref);
-      if (m != nullptr && has_codes(*m)) matrices.push_back(m);
+      if (m != nullptr && has_codes(job_, *m)) matrices.push_back(m);
     }
     if (matrices.empty()) return;
     const kernels::Weight& first =
@@ -169,12 +164,8 @@ class FeedbackRun {
     throw e.with_place("tensor " + m.name);
   }
 
-  // From here on the network computes with what was encoded.
   void settle(const MatrixPlan& m) {
-    if (options_.original_inputs) return;
-    std::vector<std::byte> rows(static_cast<size_t>(*byte_count(m.dtype, m.shape)));
-    job_.store.read(m.name, 0, rows);
-    live_.replace(m.ref, m.dtype, std::move(rows));
+    if (!options_.original_inputs) use_encoded(job_, m, live_);
   }
 
   const Job& job_;

@@ -15,6 +15,15 @@ using kernels::Value;
 
 constexpr std::align_val_t kPageAlignment{64};
 
+// Of a chunk's lists of pages, beside the pages.
+constexpr int64_t kBytesOfOwner = 64;
+
+int64_t bytes_of_page(const model::KvLayout& layout, size_t owner) {
+  return round_up(layout.layers[owner].page.page_bytes(), int64_t{64});
+}
+
+int64_t pages_of(int64_t tokens) { return ceil_div(tokens, kKvPageTokens); }
+
 void free_pages(std::byte* p) { ::operator delete[](p, kPageAlignment); }
 
 std::vector<int64_t> last_users(const model::Config& config) {
@@ -73,24 +82,34 @@ LayerWalk::LayerWalk(const model::Weights& weights, std::span<const std::vector<
   }
 }
 
-int64_t LayerWalk::bytes_per_token(const model::Config& config) {
+int64_t LayerWalk::bytes(const model::Config& config,
+                         std::span<const std::vector<int32_t>> chunks) {
   const model::KvLayout layout(config, kernels::KvType::kF32);
   const std::vector<int64_t> last = last_users(config);
-  int64_t bytes = config.dim * 4 * (config.has_ple() ? 2 : 1), widest = 0;
+  int64_t shared = 0, widest = 0;
   for (size_t owner = 0; owner < last.size(); ++owner) {
-    const int64_t page = ceil_div(layout.layers[owner].page.page_bytes(), kKvPageTokens);
+    const int64_t page = bytes_of_page(layout, owner);
     widest = std::max(widest, page);
-    if (last[owner] > static_cast<int64_t>(owner)) bytes += page;
+    if (last[owner] > static_cast<int64_t>(owner)) shared += page;
   }
-  return bytes + widest;
+  // A state takes up to 5/4 of its size (kernels/cpu/buffer_pool.h).
+  const int64_t state = 5 * config.dim * (config.has_ple() ? 2 : 1);
+  const auto per_token = static_cast<int64_t>(sizeof(kernels::RowRef) + sizeof(int32_t));
+  const int64_t per_chunk =
+      static_cast<int64_t>(sizeof(Chunk)) + static_cast<int64_t>(last.size()) * kBytesOfOwner;
+  int64_t bytes = 0;
+  for (const std::vector<int32_t>& chunk : chunks) {
+    const auto n = static_cast<int64_t>(chunk.size());
+    bytes += per_chunk + n * (state + per_token) + pages_of(n) * (shared + widest);
+  }
+  return bytes;
 }
 
 void LayerWalk::prepare_pages(Chunk& chunk, int64_t owner) {
   auto& pages = chunk.pages[static_cast<size_t>(owner)];
   if (!pages.empty()) return;
-  const int64_t bytes =
-      round_up(layout_.layers[static_cast<size_t>(owner)].page.page_bytes(), int64_t{64});
-  const int64_t n = ceil_div(static_cast<int64_t>(chunk.rows.size()), kKvPageTokens);
+  const int64_t bytes = bytes_of_page(layout_, static_cast<size_t>(owner));
+  const int64_t n = pages_of(static_cast<int64_t>(chunk.rows.size()));
   auto* memory =
       static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes * n), kPageAlignment));
   chunk.memory[static_cast<size_t>(owner)].reset(memory);
@@ -166,15 +185,16 @@ void LayerWalk::keys_and_values(size_t chunk, int64_t owner, std::vector<float>&
   }
 }
 
-int64_t memory_beside_states(int64_t memory, int64_t tokens, const model::Config& config) {
-  const int64_t states = tokens * LayerWalk::bytes_per_token(config);
+int64_t memory_beside_states(int64_t memory, std::span<const std::vector<int32_t>> chunks,
+                             int64_t walks, const model::Config& config) {
+  const int64_t states = walks * LayerWalk::bytes(config, chunks);
   if (states < memory) return memory - states;
   throw Error({"too little memory for the states of the text",
                {},
                "--memory",
                "at least " + std::to_string(states / 1'000'000 + 1) + " MB",
                std::to_string(memory / 1'000'000) + " MB",
-               "give it more, or fewer tokens (--max-tokens)"});
+               "give it more, or fewer tokens (--max-tokens) in chunks of 64 or more (--context)"});
 }
 
 }  // namespace carat::quantize

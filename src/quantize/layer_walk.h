@@ -19,7 +19,8 @@
 namespace carat::quantize {
 
 // Between layers it holds what every token is there (4 dim bytes a token, twice that beside
-// per-layer embeddings), and K and V in float32 of layers that others share. Used by one thread.
+// per-layer embeddings), and K and V in float32 of layers that others share, in pages that hold 64
+// tokens of one chunk, few as it may have. Used by one thread.
 // Results do not depend on the number of threads.
 class LayerWalk {
  public:
@@ -31,8 +32,8 @@ class LayerWalk {
 
   int64_t layer() const { return layer_; }  // the next to run, n_layers at the end
   int64_t tokens() const { return tokens_; }
-  // Bytes that it holds for each token at most, beside those of a step.
-  static int64_t bytes_per_token(const model::Config& config);
+  // Bytes that a walk over such chunks holds at most, beside those of a step.
+  static int64_t bytes(const model::Config& config, std::span<const std::vector<int32_t>> chunks);
 
   // Runs the layer over all chunks and shows the inputs of its products; stays before it. At the
   // end, the output matrix's input is shown instead.
@@ -71,9 +72,10 @@ class LayerWalk {
   int64_t layer_ = 0, tokens_ = 0;
 };
 
-// What is left of `memory` bytes beside the states of so many tokens between two layers. Throws
-// Error, naming --memory, if nothing is.
-[[nodiscard]] int64_t memory_beside_states(int64_t memory, int64_t tokens,
-                                           const model::Config& config);
+// What is left of `memory` bytes beside so many walks over the chunks. Throws Error, naming
+// --memory, if nothing is.
+[[nodiscard]] int64_t memory_beside_states(int64_t memory,
+                                           std::span<const std::vector<int32_t>> chunks,
+                                           int64_t walks, const model::Config& config);
 
 }  // namespace carat::quantize

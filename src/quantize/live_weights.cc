@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "model/load.h"
 
 namespace carat::quantize {
 
@@ -42,6 +43,21 @@ void LiveWeights::restore(model::TensorRef ref) {
   if (before_.empty()) return;
   weights_.all[id] = before_[id];
   own_[id] = {};
+}
+
+void use_encoded(const Job& job, const MatrixPlan& m, LiveWeights& live) {
+  if (model::is_looked_up_only(job.source.config(), m.ref.kind)) {
+    return look_up_encoded(job, m, live);
+  }
+  std::vector<std::byte> rows(static_cast<size_t>(*byte_count(m.dtype, m.shape)));
+  job.store.read(m.name, 0, rows);
+  live.replace(m.ref, m.dtype, std::move(rows));
+}
+
+void look_up_encoded(const Job& job, const MatrixPlan& m, LiveWeights& live) {
+  const auto stored = job.store.find(m.name);
+  CHECK(stored.has_value());
+  live.replace_looked_up(m.ref, m.dtype, *stored->file, stored->offset);
 }
 
 }  // namespace carat::quantize

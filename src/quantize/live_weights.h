@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "model/weights.h"
+#include "quantize/job.h"
 
 namespace carat::quantize {
 
@@ -34,5 +35,10 @@ class LiveWeights {
   std::vector<std::vector<std::byte>> own_;  // by id
   std::vector<kernels::Weight> before_;      // by id, once something was replaced
 };
+
+// From here on the network computes with the rows that the job's store has of the matrix.
+void use_encoded(const Job& job, const MatrixPlan& matrix, LiveWeights& live);
+// The same where no product will use it and only rows are looked up: they stay in the store.
+void look_up_encoded(const Job& job, const MatrixPlan& matrix, LiveWeights& live);
 
 }  // namespace carat::quantize

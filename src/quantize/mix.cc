@@ -48,9 +48,8 @@ void Mix::set(size_t matrix, Pick pick) {
   if (picks_[matrix] == pick) return;
   picks_[matrix] = pick;
   MatrixPlan plan = choices_[matrix].plan;
-  const kernels::Weight& own = job_.source.weights.at(plan.ref.kind, plan.ref.layer);
-  if (!pick || choices_[matrix].types[*pick].dtype == own.dtype) return live_.restore(plan.ref);
-  plan.dtype = choices_[matrix].types[*pick].dtype;
+  if (pick) plan.dtype = choices_[matrix].types[*pick].dtype;
+  if (!pick || is_kept(job_, plan)) return live_.restore(plan.ref);
   if (model::is_looked_up_only(job_.source.config(), plan.ref.kind)) return look_up(plan);
   live_.replace(plan.ref, plan.dtype, encoded(plan, matrix, *pick));
 }

@@ -14,6 +14,7 @@
 #include "quantize/auto_round.h"
 #include "quantize/layer_tape.h"
 #include "quantize/layer_walk.h"
+#include "quantize/live_weights.h"
 #include "quantize/round.h"
 #include "quantize/scale_distill.h"
 

@@ -31,11 +31,19 @@ std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& 
                  {}});
   }
   const std::vector<float> means = entry->means();
+  double all = 0;
+  for (const float m : means) all += m;
+  // Of a matrix whose inputs were all 0.
+  const auto even = all > 0 ? static_cast<float>(all / static_cast<double>(means.size())) : 1.0f;
   std::vector<float> weights;
   for (size_t i = 0; i < n; ++i) {
     const float* const from = means.data() + i * columns % means.size();
     double sum = 0;
     for (size_t c = 0; c < columns; ++c) sum += from[c];
+    if (!(sum > 0)) {
+      weights.insert(weights.end(), columns, even);
+      continue;
+    }
     const auto least = static_cast<float>(sum / static_cast<double>(columns)) * kLeast;
     for (size_t c = 0; c < columns; ++c) weights.push_back(std::max(from[c], least));
   }
@@ -87,6 +95,7 @@ double weighted_error(const Job& job, const std::string& name) {
   CHECK(found != job.matrices.end());
   const std::vector<float> weights = column_weights(job.imatrix, *found);
   if (weights.empty()) return -1;
+  if (is_kept(job, *found)) return 0;
   const int64_t columns = found->shape.back();
   const int64_t rows = *element_count(found->shape) / columns;
   const int64_t per_matrix = found->shape.size() > 2 ? found->shape[1] : rows;
@@ -125,23 +134,37 @@ double weighted_error(const Job& job, const std::string& name) {
   return all > 0 ? std::sqrt(all_lost / all) : 0;
 }
 
-bool has_codes(const MatrixPlan& matrix) { return quant::has_grid(matrix.dtype); }
+bool is_kept(const Job& job, const MatrixPlan& matrix) {
+  return job.rows.dtype(matrix.ref) == matrix.dtype;
+}
+
+bool has_codes(const Job& job, const MatrixPlan& matrix) {
+  return quant::has_grid(matrix.dtype) && !is_kept(job, matrix);
+}
+
+std::vector<MatrixResult> list_kept(const Job& job) {
+  std::vector<MatrixResult> results;
+  for (const MatrixPlan& m : job.matrices) {
+    if (quant::has_grid(m.dtype) && is_kept(job, m)) results.push_back({m.name, "kept", -1});
+  }
+  return results;
+}
 
 std::vector<MatrixResult> round_all(const Job& job) {
-  std::vector<MatrixResult> results;
+  std::vector<MatrixResult> results = list_kept(job);
   int64_t done = 0, total = 0;
   for (const MatrixPlan& m : job.matrices) total += *element_count(m.shape);
   for (const MatrixPlan& m : job.matrices) {
     if (job.progress) job.progress(done, total, m.name);
     done += *element_count(m.shape);
-    if (has_codes(m)) results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
+    if (!has_codes(job, m)) continue;
+    results.push_back(encode_weighted(job, m, column_weights(job.imatrix, m)));
   }
   return results;
 }
 
 std::vector<MatrixResult> run_rounding(const Job& job) {
-  if (job.imatrix == nullptr) return {};
-  return round_all(job);
+  return job.imatrix == nullptr ? list_kept(job) : round_all(job);
 }
 
 }  // namespace carat::quantize

@@ -26,15 +26,21 @@ void encode_rows(const Job& job, const MatrixPlan& matrix, std::span<const float
 MatrixResult encode_weighted(const Job& job, const MatrixPlan& matrix,
                              std::span<const float> weights);
 
-// Root mean square of the errors of a matrix in the store relative to its weights, both counted by
-// column_weights; negative if the importance matrix lacks it.
+// Root mean square of the errors of a matrix, in the store or kept, relative to its weights, both
+// counted by column_weights; negative if the importance matrix lacks it.
 double weighted_error(const Job& job, const std::string& name);
 
-// Whether a method may choose the codes of the matrix: its type has a grid (quant/grid.h).
-bool has_codes(const MatrixPlan& matrix);
+// Whether the matrix has the type of the source's tensor: its bytes are the source's, whatever the
+// method. Nobody puts it in the store, and convert copies it.
+bool is_kept(const Job& job, const MatrixPlan& matrix);
+// Whether a method chooses the codes of the matrix: its type has a grid (quant/grid.h), and it is
+// not kept.
+bool has_codes(const Job& job, const MatrixPlan& matrix);
+// Of all matrices with codes that are kept, for a method's results.
+std::vector<MatrixResult> list_kept(const Job& job);
 
 // Leaves every matrix that has codes in the job's store, each rounded block by block by importance
-// (encode_weighted).
+// (encode_weighted). The results are of those, and of what is kept.
 std::vector<MatrixResult> round_all(const Job& job);
 // The method of that name: the same, but without an importance matrix all is left to convert.
 std::vector<MatrixResult> run_rounding(const Job& job);

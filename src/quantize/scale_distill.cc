@@ -10,6 +10,7 @@
 #include "quantize/chunk_order.h"
 #include "quantize/layer_tape.h"
 #include "quantize/layer_walk.h"
+#include "quantize/live_weights.h"
 #include "quantize/round.h"
 #include "quantize/scale_descent.h"
 #include "train/loops.h"
@@ -30,9 +31,9 @@ struct Trained {
   std::vector<std::byte> best;
 };
 
-bool is_trained(const MatrixPlan& m) {
+bool is_trained(const Job& job, const MatrixPlan& m) {
   const TensorClass cls = model::row_of(m.ref.kind).cls;
-  return has_codes(m) && cls != TensorClass::kEmbedding && cls != TensorClass::kPleTable;
+  return has_codes(job, m) && cls != TensorClass::kEmbedding && cls != TensorClass::kPleTable;
 }
 
 // All layers and the output.
@@ -66,9 +67,9 @@ class ScaleDistillation {
   void run() {
     std::vector<Trained> trained;
     for (const MatrixPlan& m : job_.matrices) {
-      if (!has_codes(m)) continue;
+      if (!has_codes(job_, m)) continue;
       use_encoded(job_, m, live_);
-      if (is_trained(m)) trained.push_back({&m, {m.dtype, stored(m)}, stored(m)});
+      if (is_trained(job_, m)) trained.push_back({&m, {m.dtype, stored(m)}, stored(m)});
     }
     LayerWalk source(job_.source.weights, job_.chunks, job_.pool, job_.table, job_.stop);
     for (int64_t i = 0; i < config_.n_layers; ++i) source.advance(job_.source.weights);
@@ -201,12 +202,11 @@ void check_scale_distillation(const Job& job) {
   }
   const model::Config& config = job.source.config();
   const LayerTape::Part whole = whole_of(job);
-  int64_t need = LayerTape::bytes(config, whole), tokens = 0;
-  for (const auto& chunk : job.chunks) tokens += static_cast<int64_t>(chunk.size());
+  int64_t need = LayerTape::bytes(config, whole);
   for (const MatrixPlan& m : job.matrices) {
-    if (is_trained(m)) need += ScaleDescent::bytes(m.dtype, *byte_count(m.dtype, m.shape));
+    if (is_trained(job, m)) need += ScaleDescent::bytes(m.dtype, *byte_count(m.dtype, m.shape));
   }
-  need += 2 * tokens * LayerWalk::bytes_per_token(config);
+  need += 2 * LayerWalk::bytes(config, job.chunks);
   need += 8 * whole.most_tokens * config.vocab_size;  // logits of the source and of a look
   if (need <= job.memory) return;
   throw Error({"too little memory to train the whole model's scales",

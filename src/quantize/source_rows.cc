@@ -35,4 +35,10 @@ void SourceRows::read(model::TensorRef ref, int64_t begin, int64_t n, float* out
   std::copy_n(values.data() + (begin * columns - first), n * columns, out);
 }
 
+DType SourceRows::dtype(model::TensorRef ref) const {
+  const auto stored = stored_.find(ref);
+  CHECK(stored.has_value());
+  return stored->dtype;
+}
+
 }  // namespace carat::quantize

@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "model/stored.h"
 #include "model/tensors.h"
+#include "tensor/dtype.h"
 
 namespace carat::quantize {
 
@@ -19,6 +20,9 @@ class SourceRows {
   // Rows [begin, begin + n) of a parameter, its last dimension each; experts lie one behind the
   // other. Throws Error if they cannot be read or decoded.
   void read(model::TensorRef ref, int64_t begin, int64_t n, float* out) const;
+
+  // The type that a parameter has in the file; C2, C4 or C8 for codes.
+  DType dtype(model::TensorRef ref) const;
 
  private:
   const io::TensorSource& source_;

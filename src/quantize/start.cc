@@ -1,28 +1,11 @@
 #include "quantize/start.h"
 
-#include <utility>
-
 #include "base/error.h"
 #include "quantize/auto_round.h"
 #include "quantize/round.h"
 #include "quantize/scale_distill.h"
 
 namespace carat::quantize {
-
-using model::TensorKind;
-
-void use_encoded(const Job& job, const MatrixPlan& m, LiveWeights& live) {
-  const bool tied = job.source.config().tied_embeddings;
-  if (m.ref.kind == TensorKind::kPleTable || (m.ref.kind == TensorKind::kTokenEmbedding && !tied)) {
-    const auto stored = job.store.find(m.name);
-    CHECK(stored.has_value());
-    live.replace_looked_up(m.ref, m.dtype, *stored->file, stored->offset);
-    return;
-  }
-  std::vector<std::byte> rows(static_cast<size_t>(*byte_count(m.dtype, m.shape)));
-  job.store.read(m.name, 0, rows);
-  live.replace(m.ref, m.dtype, std::move(rows));
-}
 
 namespace {
 
@@ -35,6 +18,7 @@ std::vector<MatrixResult> encode_start(const Job& job, const RefineOptions& opti
 std::vector<MatrixResult> auto_round(const Job& job, const RefineOptions& options,
                                      std::vector<Refinement>& refined) {
   CHECK(options.start != Start::kAutoRound);
+  check_auto_round(job);
   std::vector<MatrixResult> results = encode_start(job, options);
   AutoRoundOptions o;
   if (options.steps > 0) o.steps = options.steps;
@@ -46,6 +30,7 @@ std::vector<MatrixResult> auto_round(const Job& job, const RefineOptions& option
 std::vector<MatrixResult> distill_scales(const Job& job, const RefineOptions& options,
                                          std::vector<Refinement>& refined) {
   check_scale_distillation(job);
+  if (options.start == Start::kAutoRound) check_auto_round(job);
   std::vector<MatrixResult> results = encode_start(job, options);
   if (options.start == Start::kAutoRound) run_auto_round(job, {}, results, refined);
   ScaleOptions o;

@@ -7,7 +7,6 @@
 
 #include "quantize/feedback_run.h"
 #include "quantize/job.h"
-#include "quantize/live_weights.h"
 
 namespace carat::quantize {
 
@@ -23,9 +22,6 @@ struct RefineOptions {
   int64_t steps = 0;         // 0: the method's own default
   double rate = 0;           // the same
 };
-
-// From here on the network computes with the rows that the store has of the matrix.
-void use_encoded(const Job& job, const MatrixPlan& matrix, LiveWeights& live);
 
 // What a method that betters codes did: to a layer, or to all.
 struct Refinement {

@@ -79,9 +79,9 @@ class Quantize(CaratTest):
                 self.recipe, "--accept", "rounded-weights", *args)
         return tensors(self.folder / target)
 
-    def quantize(self, target, *args):
-        report = self.json("quantize", self.model, self.folder / target, "--recipe", self.recipe,
-                           *args, timeout=250)
+    def quantize(self, target, *args, source=None):
+        report = self.json("quantize", source or self.model, self.folder / target, "--recipe",
+                           self.recipe, *args, timeout=250)
         return report, tensors(self.folder / target)
 
     def test_both_kinds_of_importance_matrix_say_the_same(self):
@@ -147,6 +147,25 @@ class Quantize(CaratTest):
         logits = self.folder / "l.f32"
         self.ok("logits", self.folder / "feedback.gguf", "--tokens", "2,5,9", "--out", logits)
         self.assertEqual(logits.stat().st_size, 4 * 3 * 512)
+
+    def test_a_quantized_source_keeps_matrices_whose_type_stays(self):
+        source = self.folder / "k.gguf"
+        self.ok("convert", self.model, source, "--to", "gguf", "--recipe", "q4_k_m",
+                "--accept", "rounded-weights")
+        before = tensors(source)
+        for method in ("round", "feedback", "auto_round", "scales"):
+            target = self.folder / f"{method}.gguf"
+            report = self.json("quantize", source, target, "--recipe", "q4_k_m", "--method", method,
+                               "--text", self.text, *self.few, timeout=250)
+            self.assertEqual(tensors(target), before, method)
+            self.assertEqual({(m["method"], m["error"]) for m in report["matrices"]}, {("kept", 0)})
+        # Others are made anew, and these stay.
+        report, mixed = self.quantize("mixed.gguf", "--text", self.text, *self.few, source=source)
+        same = {m["name"] for m in report["matrices"] if m["method"] == "kept"}
+        self.assertIn("blk.0.ffn_down.weight", same)
+        self.assertNotIn("blk.0.attn_q.weight", same)
+        for name in same:
+            self.assertEqual(mixed[name], before[name], name)
 
     def test_threads_do_not_change_the_file(self):
         files = []
