@@ -19,8 +19,8 @@ set_tests_properties(compare_test fidelity_table_test PROPERTIES ENVIRONMENT PYT
 get_target_property(kernels_type carat_kernels TYPE)
 if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT CARAT_SANITIZE
    AND kernels_type STREQUAL "STATIC_LIBRARY")
-  set(checked $<TARGET_OBJECTS:carat_kernels>)
-  if(NOT CMAKE_CROSSCOMPILING)  # where only the kernels are built
+  set(checked $<TARGET_OBJECTS:carat_kernels> $<TARGET_OBJECTS:carat_quant>)
+  if(NOT CMAKE_CROSSCOMPILING)  # where only these are built
     list(APPEND checked $<TARGET_OBJECTS:carat_convert> $<TARGET_OBJECTS:carat_train>)
   endif()
   add_test(NAME check_symbols COMMAND_EXPAND_LISTS

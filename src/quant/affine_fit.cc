@@ -1,16 +1,20 @@
 #include "quant/affine_fit.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "quant/blocks.h"
 #include "quant/codes.h"
 #include "quant/lanes.h"
-#include "quant/weighing.h"
+#include "quant/search/table.h"
 
 namespace carat::quant {
 namespace {
 
-constexpr int kMaxSubs = 16;
+using search::AffineDraft;
+using search::AffineSums;
+using search::kMaxSubs;
+
 constexpr int kRefits = 2;
 
 // A sub-block is coded as step * code - min, neither negative.
@@ -19,210 +23,151 @@ struct Line {
   float min = 0.0f;
 };
 
-struct Draft {
-  float d = 0.0f, dmin = 0.0f;  // exactly binary16 values
-  int scale[kMaxSubs] = {};
-  int min[kMaxSubs] = {};
-  double error = 0.0;  // sum of squared differences
+struct Scales {
+  double d, dmin;
 };
 
-template <class Weights>
 class Fit {
  public:
-  Fit(const float* x, Weights weights, AffineGrid grid) noexcept
-      : x_(x),
+  Fit(const float* x, const float* weights, AffineGrid grid) noexcept
+      : search_(search::searches()),
+        x_(x),
         weights_(weights),
         grid_(grid),
-        subs_(kSuperBlock / grid.sub),
-        hi_(static_cast<float>(grid.code_levels)) {}
+        subs_(kSuperBlock / grid.sub) {
+    columns_.weighted = weights != nullptr;
+    search_.columns(x, grid.sub, columns_.x);
+    if (columns_.weighted) search_.columns(weights, grid.sub, columns_.w);
+  }
 
   AffineCodes codes() const noexcept {
-    const Draft draft = best_draft();
+    const AffineDraft draft = best_draft();
     AffineCodes out;
     out.d = to_f16(draft.d);
     out.dmin = to_f16(draft.dmin);
     for (int b = 0; b < subs_; ++b) {
       out.scale[b] = static_cast<uint8_t>(draft.scale[b]);
       out.min[b] = static_cast<uint8_t>(draft.min[b]);
-      const Line line = line_of(draft, b);
-      for (int i = grid_.sub * b; i < grid_.sub * (b + 1); i += kLanes) {
-        const Lanes q = codes_of(load(x_ + i), line);
-        for (int l = 0; l < kLanes; ++l) out.code[i + l] = static_cast<uint8_t>(q[l]);
-      }
     }
+    code_all(draft, out.code);
     return out;
   }
 
  private:
-  static Line line_of(const Draft& draft, int b) noexcept {
+  static Line line_of(const AffineDraft& draft, int b) noexcept {
     return {draft.d * static_cast<float>(draft.scale[b]),
             draft.dmin * static_cast<float>(draft.min[b])};
   }
 
-  Lanes codes_of(Lanes v, Line line) const noexcept {
-    const float inverse = line.step != 0.0f ? 1.0f / line.step : 0.0f;
-    return nearest_codes((v + line.min) * inverse, 0.0f, hi_);
-  }
-
-  float error_of(const float* x, Weights w, Line line) const noexcept {
-    Lanes error = {};
-    for (int i = 0; i < grid_.sub; i += kLanes) {
-      const Lanes v = load(x + i);
-      const Lanes e = v - (line.step * codes_of(v, line) - line.min);
-      error += w.at(i) * e * e;
-    }
-    return sum_of(error);
-  }
-
-  // The line that loses least with the codes that `line` gives.
-  Line refit_line(const float* x, Weights w, Line line) const noexcept {
-    Lanes w_sum = {}, x_sum = {}, q_sum = {}, xq_sum = {}, qq_sum = {};
-    for (int i = 0; i < grid_.sub; i += kLanes) {
-      const Lanes v = load(x + i);
-      const Lanes q = codes_of(v, line);
-      const Lanes u = w.at(i);
-      w_sum += u;
-      x_sum += u * v;
-      q_sum += u * q;
-      xq_sum += u * v * q;
-      qq_sum += u * q * q;
-    }
-    const float n = sum_of(w_sum);
-    const float sx = sum_of(x_sum), sq = sum_of(q_sum), sxq = sum_of(xq_sum), sqq = sum_of(qq_sum);
-    const float determinant = n * sqq - sq * sq;
-    Line best = line;
-    if (determinant > 0.0f) {
-      best.step = (n * sxq - sx * sq) / determinant;
-      best.min = (sq * sxq - sqq * sx) / determinant;
-    }
-    if (best.min < 0.0f) {
-      best.min = 0.0f;
-      best.step = sqq > 0.0f ? sxq / sqq : 0.0f;
-    }
-    return best.step >= 0.0f ? best : line;
-  }
-
-  // The line for a sub-block that loses least, were it stored exactly.
-  Line best_line(const float* x, Weights w) const noexcept {
-    float lo = 0.0f;
-    float hi = x[0];
-    for (int i = 0; i < grid_.sub; ++i) {
-      lo = std::min(lo, x[i]);
-      hi = std::max(hi, x[i]);
-    }
-    const float range = hi - lo;
-    Line best{range / hi_, -lo};
-    if (!(range > 0.0f)) return best;
-    float best_error = error_of(x, w, best);
-    // From a step that reaches the ends to one that cuts about two codes off; further and finer
-    // where the ends may count little.
-    constexpr int kFirst = Weights::kEven ? -5 : -20, kLast = Weights::kEven ? 15 : 60;
-    constexpr float kUnit = Weights::kEven ? 0.1f : 0.05f;
-    for (int k = kFirst; k <= kLast; ++k) {
-      const float levels = hi_ + kUnit * static_cast<float>(k);
-      Line line{range / levels, -lo};
-      for (int i = 0; i < (Weights::kEven ? 1 : 2); ++i) {
-        line = refit_line(x, w, line);
-        const float error = error_of(x, w, line);
-        if (!(error < best_error)) continue;
-        best_error = error;
-        best = line;
-      }
-    }
-    return best;
-  }
-
-  // Scale, minimum and error of every sub-block for given d and dmin and wanted lines.
-  void fill(const Line* lines, Draft& draft) const noexcept {
-    draft.error = 0.0;
-    const int top = grid_.scale_levels;
+  void code_all(const AffineDraft& draft, uint8_t* codes) const noexcept {
+    const auto hi = static_cast<float>(grid_.code_levels);
     for (int b = 0; b < subs_; ++b) {
-      const int scale = draft.d > 0.0f ? round_clamped(lines[b].step / draft.d, 0, top) : 0;
-      const int min = draft.dmin > 0.0f ? round_clamped(lines[b].min / draft.dmin, 0, top) : 0;
-      float best = -1.0f;
-      for (int s = std::max(scale - 1, 0); s <= std::min(scale + 1, top); ++s) {
-        for (int m = std::max(min - 1, 0); m <= std::min(min + 1, top); ++m) {
-          const Line line{draft.d * static_cast<float>(s), draft.dmin * static_cast<float>(m)};
-          const float error = error_of(x_ + grid_.sub * b, weights_ + grid_.sub * b, line);
-          if (best < 0.0f || error < best) {
-            best = error;
-            draft.scale[b] = s;
-            draft.min[b] = m;
-          }
-        }
+      const Line line = line_of(draft, b);
+      const float inverse = line.step != 0.0f ? 1.0f / line.step : 0.0f;
+      for (int i = grid_.sub * b; i < grid_.sub * (b + 1); i += kLanes) {
+        const Lanes q = nearest_codes((load(x_ + i) + line.min) * inverse, 0.0f, hi);
+        store_codes(q, codes + i);
       }
-      draft.error += best;
     }
+  }
+
+  // The sums element by element, as every machine makes them.
+  AffineSums sums_in_order(const AffineDraft& draft) const noexcept {
+    uint8_t codes[kSuperBlock];
+    code_all(draft, codes);
+    AffineSums s = {};
+    for (int i = 0; i < kSuperBlock; ++i) {
+      const double a = static_cast<double>(codes[i]) * draft.scale[i / grid_.sub];
+      const double b = draft.min[i / grid_.sub], x = x_[i];
+      const double u = weights_ != nullptr ? weights_[i] : 1.0;
+      s.aa += u * a * a;
+      s.bb += u * b * b;
+      s.ab += u * a * b;
+      s.xa += u * x * a;
+      s.xb += u * x * b;
+    }
+    return s;
+  }
+
+  // The d and dmin that lose least, before they are rounded.
+  static Scales solve(const AffineSums& s, const AffineDraft& draft) noexcept {
+    const double determinant = s.aa * s.bb - s.ab * s.ab;
+    if (determinant > 0) {
+      return {(s.xa * s.bb - s.xb * s.ab) / determinant, (s.xa * s.ab - s.xb * s.aa) / determinant};
+    }
+    return {s.aa > 0 ? s.xa / s.aa : draft.d, draft.dmin};
+  }
+
+  static float rounded(double x) noexcept { return to_float(to_finite_f16(static_cast<float>(x))); }
+
+  // The same from sums in any order, where that is sure to give the same binary16 numbers: a sum of
+  // 256 products is within 2^-44 of the sum of their magnitudes, which Cauchy and Schwarz bound.
+  static bool solve_surely(const AffineSums& s, Scales& out) noexcept {
+    constexpr double kUnsure = 0x1p-36;
+    const double determinant = s.aa * s.bb - s.ab * s.ab;
+    const double doubt = kUnsure * s.aa * s.bb;
+    if (!(determinant > 2 * doubt)) return false;
+    const double d = (s.xa * s.bb - s.xb * s.ab) / determinant;
+    const double dmin = (s.xa * s.ab - s.xb * s.aa) / determinant;
+    const double d_doubt = 2 * (kUnsure * std::sqrt(s.xx * s.aa) * s.bb + std::fabs(d) * doubt);
+    const double min_doubt =
+        2 * (kUnsure * std::sqrt(s.xx * s.bb) * s.aa + std::fabs(dmin) * doubt);
+    const double d_off = d_doubt / determinant, min_off = min_doubt / determinant;
+    if (!(d - d_off > 0 && dmin - min_off > 0)) return false;
+    out = {d, dmin};
+    return rounded(d - d_off) == rounded(d + d_off) &&
+           rounded(dmin - min_off) == rounded(dmin + min_off);
   }
 
   // d and dmin that lose least with the draft's codes, scales and minimums.
-  void refit(const Draft& draft, Draft& next) const noexcept {
-    double aa = 0, bb = 0, ab = 0, xa = 0, xb = 0;  // a = scale * code, b = min
-    for (int s = 0; s < subs_; ++s) {
-      const Line line = line_of(draft, s);
-      const double b = draft.min[s];
-      for (int i = grid_.sub * s; i < grid_.sub * (s + 1); i += kLanes) {
-        const Lanes q = codes_of(load(x_ + i), line);
-        for (int l = 0; l < kLanes; ++l) {
-          const double a = double{q[l]} * draft.scale[s], x = x_[i + l];
-          const double u = weights_[i + l];
-          aa += u * a * a;
-          bb += u * b * b;
-          ab += u * a * b;
-          xa += u * x * a;
-          xb += u * x * b;
-        }
-      }
-    }
-    const double determinant = aa * bb - ab * ab;
+  void refit(const AffineDraft& draft, AffineDraft& next) const noexcept {
     next.d = draft.d;
     next.dmin = draft.dmin;
-    double d = aa > 0 ? xa / aa : draft.d, dmin = draft.dmin;
-    if (determinant > 0) {
-      d = (xa * bb - xb * ab) / determinant;
-      dmin = (xa * ab - xb * aa) / determinant;
+    Scales scales;
+    if (!solve_surely(search_.affine_sums(columns_, grid_, draft), scales)) {
+      scales = solve(sums_in_order(draft), draft);
     }
-    if (!(d >= 0 && dmin >= 0)) return;
-    next.d = to_float(to_finite_f16(static_cast<float>(d)));
-    next.dmin = to_float(to_finite_f16(static_cast<float>(dmin)));
+    if (!(scales.d >= 0 && scales.dmin >= 0)) return;
+    next.d = rounded(scales.d);
+    next.dmin = rounded(scales.dmin);
   }
 
-  Draft best_draft() const noexcept {
-    Line lines[kMaxSubs];
+  AffineDraft best_draft() const noexcept {
+    float steps[kMaxSubs], mins[kMaxSubs];
+    search_.affine_lines(x_, weights_, grid_, steps, mins);
     Line largest;
     for (int b = 0; b < subs_; ++b) {
-      lines[b] = best_line(x_ + grid_.sub * b, weights_ + grid_.sub * b);
-      largest.step = std::max(largest.step, lines[b].step);
-      largest.min = std::max(largest.min, lines[b].min);
+      largest.step = std::max(largest.step, steps[b]);
+      largest.min = std::max(largest.min, mins[b]);
     }
     const auto top = static_cast<float>(grid_.scale_levels);
-    Draft best;
+    AffineDraft best;
     best.d = to_float(to_finite_f16(largest.step / top));
     best.dmin = to_float(to_finite_f16(largest.min / top));
-    fill(lines, best);
+    search_.affine_scales(columns_, grid_, steps, mins, best);
     for (int i = 0; i < kRefits; ++i) {
-      Draft next;
+      AffineDraft next;
       refit(best, next);
       if (next.d == best.d && next.dmin == best.dmin) break;
-      fill(lines, next);
+      search_.affine_scales(columns_, grid_, steps, mins, next);
       if (!(next.error < best.error)) break;
       best = next;
     }
     return best;
   }
 
+  const search::Searches& search_;
   const float* x_;
-  Weights weights_;
+  const float* weights_;
   AffineGrid grid_;
   int subs_;
-  float hi_;
+  search::BlockColumns columns_;
 };
 
 }  // namespace
 
 AffineCodes fit_affine(const float* x, const float* weights, AffineGrid grid) noexcept {
-  if (weights == nullptr) return Fit(x, EvenWeights{}, grid).codes();
-  return Fit(x, ElementWeights{weights}, grid).codes();
+  return Fit(x, weights, grid).codes();
 }
 
 }  // namespace carat::quant

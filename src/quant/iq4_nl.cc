@@ -9,12 +9,7 @@ namespace carat::quant {
 BlockIQ4_NL encode_block_iq4_nl(const float* x, const float* weights) noexcept {
   BlockIQ4_NL block;
   block.d = to_finite_f16(best_iq4_step(x, weights));
-  const float d = to_float(block.d);
-  const float inverse = d != 0.0f ? 1.0f / d : 0.0f;
-  for (int j = 0; j < 16; ++j) {
-    block.qs[j] = static_cast<uint8_t>(nearest_iq4_code(x[j] * inverse) |
-                                       nearest_iq4_code(x[j + 16] * inverse) << 4);
-  }
+  pack_iq4_codes(x, to_float(block.d), block.qs);
   return block;
 }
 

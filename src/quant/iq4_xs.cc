@@ -3,6 +3,7 @@
 #include "quant/codes.h"
 #include "quant/iq4_fit.h"
 #include "quant/rows.h"
+#include "quant/search/table.h"
 
 namespace carat::quant {
 namespace {
@@ -13,23 +14,6 @@ const float* weights_of(const float* weights, int b) noexcept {
   return weights != nullptr ? weights + kBlock * b : nullptr;
 }
 
-// The scale -32..31 whose product with d codes x best, `step` being what it should be near to.
-int best_scale(const float* x, const float* weights, float step, float d) noexcept {
-  if (d == 0.0f) return 0;
-  const int around = round_clamped(step / d, -32, 31);
-  int best = around;
-  float best_error = iq4_error(x, weights, d * static_cast<float>(around));
-  for (const int s : {around - 1, around + 1}) {
-    if (s < -32 || s > 31) continue;
-    const float error = iq4_error(x, weights, d * static_cast<float>(s));
-    if (error < best_error) {
-      best_error = error;
-      best = s;
-    }
-  }
-  return best;
-}
-
 }  // namespace
 
 BlockIQ4_XS encode_block_iq4_xs(const float* x, const float* weights) noexcept {
@@ -38,18 +22,20 @@ BlockIQ4_XS encode_block_iq4_xs(const float* x, const float* weights) noexcept {
   BlockIQ4_XS block = {};
   block.d = to_finite_f16(signed_extremum(steps, kSubs) / -32.0f);
   const float d = to_float(block.d);
+  int scales[kSubs] = {};
+  if (d != 0.0f) {
+    const search::Searches& search = search::searches();
+    search::BlockColumns columns;
+    columns.weighted = weights != nullptr;
+    search.columns(x, kBlock, columns.x);
+    if (columns.weighted) search.columns(weights, kBlock, columns.w);
+    search.iq4_scales(columns, steps, d, scales);
+  }
   for (int b = 0; b < kSubs; ++b) {
-    const float* xb = x + kBlock * b;
-    const int scale = best_scale(xb, weights_of(weights, b), steps[b], d);
-    const int s = scale + 32;
+    const int s = scales[b] + 32;
     block.scales_l[b / 2] |= static_cast<uint8_t>((s & 15) << (4 * (b % 2)));
     block.scales_h[b / 4] |= static_cast<uint8_t>((s >> 4) << (2 * (b % 4)));
-    const float step = d * static_cast<float>(scale);
-    const float inverse = step != 0.0f ? 1.0f / step : 0.0f;
-    for (int j = 0; j < 16; ++j) {
-      block.qs[16 * b + j] = static_cast<uint8_t>(nearest_iq4_code(xb[j] * inverse) |
-                                                  nearest_iq4_code(xb[j + 16] * inverse) << 4);
-    }
+    pack_iq4_codes(x + kBlock * b, d * static_cast<float>(scales[b]), block.qs + 16 * b);
   }
   return block;
 }

@@ -28,4 +28,27 @@ inline Lanes nearest_codes(Lanes v, float lo, float hi) noexcept {
   return (v + magic) - magic;
 }
 
+// Of 32 elements the one of largest magnitude with its sign; the first one wins, NaN never does.
+inline float extremum_of_block(const float* x) noexcept {
+  Lanes largest = {};
+  for (int i = 0; i < 32; i += kLanes) {
+    const Lanes v = load(x + i);
+    const Lanes magnitude = v < 0.0f ? -v : v;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  float most = largest[0];
+  for (int l = 1; l < kLanes; ++l) most = largest[l] > most ? largest[l] : most;
+  if (most == 0.0f) return 0.0f;
+  int i = 0;
+  while (x[i] != most && x[i] != -most) ++i;
+  return x[i];
+}
+
+// Four codes that fit a byte.
+template <class Byte>
+void store_codes(Lanes q, Byte* to) noexcept {
+  static_assert(sizeof(Byte) == 1);
+  for (int l = 0; l < kLanes; ++l) to[l] = static_cast<Byte>(static_cast<int>(q[l]));
+}
+
 }  // namespace carat::quant
