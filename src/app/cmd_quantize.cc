@@ -11,6 +11,7 @@
 #include "app/progress.h"
 #include "app/table.h"
 #include "app/version.h"
+#include "base/error.h"
 #include "base/json.h"
 #include "convert/recipe.h"
 #include "quantize/choices.h"
@@ -211,10 +212,16 @@ class QuantizeCommand final : public Command {
     } else {
       print(report);
     }
+    // The file is there, and the report said what is missing in it.
+    if (report.search && !options_.recipe_only && !report.search->written) throw_if_stopped();
     return kDone;
   }
 
  private:
+  void throw_if_stopped() const {
+    if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
+  }
+
   bool searches() const { return size_ || kld_; }
 
   // Options that are given; one of them is.
@@ -280,8 +287,8 @@ class QuantizeCommand final : public Command {
                  p.chosen ? "<- chosen" : ""});
     }
     fmt::print(
-        "{}\nthe front, on {} positions of the text that decided nothing (95 % intervals)\n"
-        "{}\n",
+        "{}\nthe front, on {} positions of the text on which no types were measured before (95 % "
+        "intervals)\n{}\n",
         steps.text(), r.check_positions, front.text());
     for (const std::string& note : r.notes) fmt::print(stderr, "note: {}\n", note);
   }
@@ -316,9 +323,9 @@ class QuantizeCommand final : public Command {
                  percent(g.output, g.with_output)});
     }
     fmt::print("{}\n", table.text());
-    if (report.search) {
+    if (report.search && report.search->written) {
       fmt::print("mean KLD of the file, on the same positions: {}\n",
-                 kld_text(report.search->written));
+                 kld_text(*report.search->written));
     }
     for (const std::string& note : report.written.notes) fmt::print(stderr, "note: {}\n", note);
     fmt::print("wrote {} ({}) from {} tokens of text, in {}\n", report.options.target,

@@ -34,7 +34,8 @@ void CostModel::add_alone(size_t group, std::span<const Pick> picks, double kld)
   for (const size_t m : groups_[group]) {
     if (error(m) <= 0) continue;
     auto& points = measured_[m];
-    points.emplace_back(error(m), kld * error(m) / errors);
+    // No divergence is below 0, and nothing that rounding makes of one.
+    points.emplace_back(error(m), std::max(kld, 0.0) * error(m) / errors);
     std::sort(points.begin(), points.end());
   }
 }
@@ -56,7 +57,8 @@ double CostModel::alone(size_t matrix, size_t choice) const {
   }
   const auto &a = *(above - 1), &b = *above;
   if (b.first <= a.first) return b.second;
-  return a.second + (b.second - a.second) * (t.error - a.first) / (b.first - a.first);
+  const double share = (t.error - a.first) / (b.first - a.first);
+  return std::max(0.0, a.second + (b.second - a.second) * share);
 }
 
 double CostModel::cost(size_t matrix, size_t choice) const {

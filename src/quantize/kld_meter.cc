@@ -148,15 +148,15 @@ void KldMeter::logits(const model::Weights& weights, const kernels::Value& hidde
   }
 }
 
-std::vector<int64_t> KldMeter::counts() const {
+std::vector<int64_t> KldMeter::counts(std::span<const std::vector<int32_t>> chunks) {
   std::vector<int64_t> counts;
-  for (const auto& c : chunks_) counts.push_back(static_cast<int64_t>(c.size()) - kFewestBefore);
+  for (const auto& c : chunks) counts.push_back(static_cast<int64_t>(c.size()) - kFewestBefore);
   return counts;
 }
 
 Klds KldMeter::measure(const model::Weights& weights) {
   Klds klds;
-  klds.counts = counts();
+  klds.counts = counts(chunks_);
   const int64_t at_once = std::max<int64_t>(1, kLogits / static_cast<int64_t>(vocab_));
   std::vector<double> found;
   for (size_t c = 0; c < chunks_.size(); ++c) {

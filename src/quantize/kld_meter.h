@@ -54,7 +54,8 @@ class KldMeter {
 
   int64_t positions() const { return positions_; }  // compared
   int64_t tokens() const { return tokens_; }        // read, each time
-  std::vector<int64_t> counts() const;              // positions of each chunk
+  // Positions that are compared of each chunk.
+  static std::vector<int64_t> counts(std::span<const std::vector<int32_t>> chunks);
   // REQUIRES: weights of the same config. Throws Error if a KLD is not a finite number.
   Klds measure(const model::Weights& weights);
 

@@ -1,48 +1,68 @@
 // What a search has measured, kept in a file, so that one that was ended goes on and another one of
 // the same model and text begins with what this one knows.
 //
-// A text file: a digest of all that figures depend on, then a line for each mix, its types and the
-// sums of KLD chunk by chunk. A line that was cut ends what is read of it.
+// A text file: a line that names all that figures depend on, then a line for each matrix with the
+// types that it may have and their errors, and one for each mix that was measured: its types and
+// the sums of KLD chunk by chunk. A last line without an end was cut, and is made anew.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "quantize/choices.h"
 #include "quantize/kld_meter.h"
 #include "quantize/mix.h"
 
 namespace carat::quantize {
 
+// One of the things that figures depend on, and its digest: no blanks in `what` and `digest`.
+struct LogKey {
+  std::string what;         // "model"
+  std::string digest;       // "5e0a..."
+  std::string description;  // of another one: "another model"
+};
+
 class MeasureLog {
  public:
-  // Nothing is kept with an empty path. A file of another digest, or of something else that is no
-  // such file, is an Error; `counts` are those of every measurement.
-  MeasureLog(const std::string& path, const std::string& digest, std::vector<int64_t> counts);
-  ~MeasureLog();
+  enum class Chunks : uint8_t { kSearch, kCheck };
 
-  // Null if the mix was not measured.
-  const Klds* find(std::span<const Pick> picks) const;
+  // `counts`: positions of each of the chunks that decide, and of those that check. Nothing is kept
+  // with an empty path. Throws Error: the file cannot be written, another run uses it, it is of
+  // something else (says of what), or it holds what is no measurement.
+  MeasureLog(const std::string& path, std::span<const LogKey> key,
+             const std::array<std::vector<int64_t>, 2>& counts);
+  ~MeasureLog();
+  MeasureLog(const MeasureLog&) = delete;
+  MeasureLog& operator=(const MeasureLog&) = delete;
+
+  // Null if the mix was not measured there.
+  const Klds* find(Chunks chunks, std::span<const Pick> picks) const;
   // Throws Error if it cannot be written.
-  void add(std::span<const Pick> picks, const Klds& klds);
+  void add(Chunks chunks, std::span<const Pick> picks, const Klds& klds);
+
+  // Of a matrix, by its name; null if they were not tried. `bytes` are not kept.
+  const std::vector<TypeChoice>* find_types(const std::string& matrix) const;
+  void add_types(const std::string& matrix, std::span<const TypeChoice> types);
 
  private:
-  void read(const std::string& text, const std::string& digest);
-  static std::string key_of(std::span<const Pick> picks);
+  void open(std::span<const LogKey> key);
+  void read(std::string_view text, std::span<const LogKey> key);
+  void read_line(std::string_view line, int64_t number);
+  void check_head(std::string_view head, std::span<const LogKey> key) const;
+  void write(const std::string& line);
 
   std::string path_;
-  std::vector<int64_t> counts_;
-  std::map<std::string, Klds> known_;
+  std::array<std::vector<int64_t>, 2> counts_;
+  std::array<std::map<std::string, Klds, std::less<>>, 2> known_;
+  std::map<std::string, std::vector<TypeChoice>, std::less<>> types_;
   int64_t sound_ = 0;  // bytes of the file up to the last whole line
-  struct Close {
-    void operator()(std::FILE* f) const { std::fclose(f); }
-  };
-  std::unique_ptr<std::FILE, Close> file_;
+  int fd_ = -1;
 };
 
 }  // namespace carat::quantize

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "calibrate/importance.h"
 #include "calibrate/read_text.h"
 #include "convert/side_files.h"
@@ -83,6 +84,7 @@ class Run {
     load.pack = true;
     load.packing.only_codes = true;
     load.packing.pool = &pool_;
+    check_files();
     model_ = model::load_model(std::move(checkpoint_), load);
   }
 
@@ -92,8 +94,7 @@ class Run {
     report.options = options_;
     const auto chunks = chunks_of(model_, options_);
     for (const auto& chunk : chunks) report.tokens += static_cast<int64_t>(chunk.size());
-    check_files();
-    EncodedStore store(options_.target);
+    EncodedStore store(scratch());
     Job job{model_,
             rows_,
             matrices_of(model_.config(), recipe_),
@@ -109,11 +110,17 @@ class Run {
     if (!options_.imatrix.empty()) {
       imatrix = io::read_imatrix(options_.imatrix);
       job.imatrix = &imatrix;
-    } else if (!chunks.empty()) {
+    }
+    std::optional<TypeSearch> types;
+    if (options_.search) {
+      named([&] { types.emplace(job, *options_.search, fixed_bytes(), scratch()); });
+    }
+    if (options_.imatrix.empty() && !chunks.empty()) {
       imatrix.entries = importance(chunks);
       job.imatrix = &imatrix;
     }
-    if (options_.search) report.search = search(&job);
+    if (types) report.search = search(*types, &job);
+    types.reset();
     if (!options_.recipe_only) encode_and_write(job, &report);
     report.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -121,23 +128,35 @@ class Run {
   }
 
  private:
-  // What a search would find out too late.
+  // What would be found out too late.
   void check_files() const {
-    if (!options_.recipe_only) convert::check_target(convert_options(), *model_.source);
+    if (!options_.recipe_only) convert::check_target(convert_options(), *checkpoint_.tensors);
+    if (options_.save_recipe.empty()) return;
     std::error_code ignored;
-    if (options_.overwrite || !std::filesystem::exists(options_.save_recipe, ignored)) return;
-    throw Error(
-        {"the file is there already", options_.save_recipe, {}, {}, {}, "--force replaces it"});
+    if (!options_.overwrite && std::filesystem::exists(options_.save_recipe, ignored)) {
+      throw Error(
+          {"the file is there already", options_.save_recipe, {}, {}, {}, "--force replaces it"});
+    }
+    const AtomicFile writable(options_.save_recipe);
   }
 
-  SearchReport search(Job* job) {
-    SearchReport found = [&] {
-      try {
-        return run_search(*job, *options_.search, fixed_bytes(), options_.target);
-      } catch (const Error& e) {
-        throw e.with_file(options_.source);
-      }
-    }();
+  // Beside it lies what does not fit the memory.
+  const std::string& scratch() const {
+    const bool only = options_.recipe_only && !options_.save_recipe.empty();
+    return only ? options_.save_recipe : options_.target;
+  }
+
+  // What `f` throws is of the source, if it names no file.
+  template <class F>
+  void named(F f) const try {
+    f();
+  } catch (const Error& e) {
+    throw e.with_file(options_.source);
+  }
+
+  SearchReport search(TypeSearch& types, Job* job) {
+    SearchReport found;
+    named([&] { found = types.run(); });
     recipe_ = found.recipe;
     job->matrices = matrices_of(model_.config(), recipe_);
     if (options_.save_recipe.empty()) return found;
@@ -172,9 +191,35 @@ class Run {
     report.written = write(job.store);
     fill(job.matrices, results, &report);
     if (!report.search) return;
-    report.search->written = measure_file(job, *options_.search, options_.target);
     CHECK(std::filesystem::file_size(options_.target) ==
           static_cast<uint64_t>(report.search->bytes));
+    measure(job, &*report.search);
+  }
+
+  // The written file. It is whole whatever happens here.
+  void measure(const Job& job, SearchReport* found) {
+    std::vector<std::string>& notes = found->notes;
+    try {
+      found->written = measure_file(job, *options_.search, options_.target);
+    } catch (const Interrupted&) {
+      notes.emplace_back("interrupted before the written file was measured");
+      return;
+    } catch (const Error& e) {
+      notes.push_back(fmt::format("the written file was not measured: {}", e.what()));
+      return;
+    }
+    if (options_.method == Method::kRound) return;
+    const char* const method = name_of(options_.method);
+    notes.push_back(fmt::format(
+        "codes of {} are fitted to all of the text, the chunks that check included: the written "
+        "file's figure is too good there; carat audit measures it on another text",
+        method));
+    if (options_.search->kld && found->written->value > *options_.search->kld) {
+      notes.push_back(fmt::format(
+          "the written file's mean KLD is more than was asked for: types are chosen with codes of "
+          "round, and those of {} are not held to it",
+          method));
+    }
   }
 
   std::vector<io::ImatrixEntry> importance(std::span<const std::vector<int32_t>> chunks) {
@@ -186,11 +231,7 @@ class Run {
       if (options_.progress) options_.progress(done, total, "reading the text");
     };
     calibrate::SquareSums sums(model_.weights, pool_);
-    try {
-      calibrate::read_chunks(call, sums, pool_, table_);
-    } catch (const Error& e) {
-      throw e.with_file(options_.source);
-    }
+    named([&] { calibrate::read_chunks(call, sums, pool_, table_); });
     return sums.entries();
   }
 
@@ -323,7 +364,9 @@ Json to_json(const QuantizeReport& report) {
     if (o.steps > 0) j["steps"] = o.steps;
     if (o.learning_rate > 0) j["learning_rate"] = o.learning_rate;
   }
-  if (o.method == Method::kFeedback) {
+  const bool feeds =
+      o.method == Method::kFeedback || (o.method != Method::kRound && o.start == Start::kFeedback);
+  if (feeds) {
     j["damping"] = o.damping;
     j["inputs"] = o.original_inputs ? "original" : "rounded";
   }

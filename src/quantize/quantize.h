@@ -61,7 +61,7 @@ struct QuantizeOptions {
   // On the caller's thread. `what` is the tensor or the step at hand.
   std::function<void(int64_t done, int64_t total, const std::string& what)> progress;
   std::function<void(const std::string& text)> note;
-  const std::atomic<bool>* stop = nullptr;  // set: throws Interrupted, and leaves nothing
+  const std::atomic<bool>* stop = nullptr;  // set: throws Interrupted
 };
 
 // One matrix of the target.
@@ -95,7 +95,9 @@ struct QuantizeReport {
 
 Json to_json(const QuantizeReport& report);
 
-// Throws Error (nothing is left at the target), or Interrupted.
+// Throws Error or Interrupted, and then leaves nothing at the target; the recipe that a search has
+// found stays. Once the target is written it stays too: what keeps it from being measured is a note
+// of the search's report, which then has no `written`.
 QuantizeReport quantize(const QuantizeOptions& options);
 
 }  // namespace carat::quantize

@@ -33,11 +33,10 @@ Json to_json(const SearchReport& r) {
   j["bytes"] = r.bytes;
   j["predicted_kld"] = r.predicted;
   j.update(to_json(r.measured, "mean_kld"));
-  if (r.written.value > 0 || r.written.interval) {
-    j["written"] = to_json(r.written, "mean_kld");
-  }
+  if (r.written) j["written"] = to_json(*r.written, "mean_kld");
   j["search_positions"] = r.search_positions;
   j["check_positions"] = r.check_positions;
+  j["check_chunks"] = r.check_chunks;
   j["passes"] = r.passes;
   j["steps"] = Json::array();
   for (const SearchStep& s : r.steps) {

@@ -29,11 +29,13 @@ std::string bytes_of(const std::string& path) {
 
 class SearchTest : public testing::Test {
  protected:
-  void make(const char* size) {
+  void make(const char* size,
+            std::function<void(model::TensorRef, std::vector<float>&)> change = {}) {
     convert::testing::HfCheckpoint c;
     c.folder = folder_ / "hf";
     c.config = model::config_of_size(size);
     c.rule = convert::testing::Training::kNone;
+    c.change = std::move(change);
     size_ = size;
     convert::testing::write_hf(c);
     std::ofstream text(folder_ / "text.txt");
@@ -90,7 +92,8 @@ TEST_F(SearchTest, KeepsTheSizeAndIsReplayedBitForBit) {
     EXPECT_LE(file, bytes);
     EXPECT_GT(file, report.search->smallest);
     // Codes of this method are what was measured.
-    EXPECT_EQ(report.search->written.value, report.search->measured.value);
+    ASSERT_TRUE(report.search->written.has_value());
+    EXPECT_EQ(report.search->written->value, report.search->measured.value);
     for (const FrontPoint& p : report.search->front) {
       EXPECT_GE(p.bytes, report.search->smallest);
       EXPECT_LE(p.bytes, report.search->largest);
@@ -154,27 +157,168 @@ TEST_F(SearchTest, ReachesAMeanKld) {
   }
 }
 
-TEST_F(SearchTest, RefusesWhatCannotBe) {
+TEST_F(SearchTest, RefusesWhatCannotBeBeforeTheModelReads) {
   make("tiny");
   options_.search = small_search();
-  options_.search->size = int64_t{1} << 40;
-  EXPECT_THROW((void)quantize(options_), Error);
   options_.search->size = 1 << 20;
+  options_.search->state = folder_ / "state";
+  bool read = false;
+  options_.progress = [&](int64_t, int64_t, const std::string&) { read = true; };
+  const auto refused = [&](const char* says) {
+    try {
+      (void)quantize(options_);
+      ADD_FAILURE() << says;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+    EXPECT_FALSE(read) << says;
+    EXPECT_FALSE(std::filesystem::exists(options_.target));
+  };
+  options_.search->size = 100;
+  refused("no types make the file so small");
+  options_.search->size = middle();
   options_.search->types = {DType::kQ6_K};  // the rows of some matrices are no blocks of 256
-  EXPECT_THROW((void)quantize(options_), Error);
-  options_.search = small_search();
-  options_.search->size = 1 << 20;
+  refused("no type is left for the matrix");
+  options_.search->types = small_search().types;
+  options_.search->state = folder_ / "none/state";
+  refused("--state");
+  options_.search->state = folder_ / "state";
+  options_.save_recipe = folder_ / "none/r.json";
+  refused("none/r.json");
+  options_.save_recipe = folder_ / "r.json";
   options_.overwrite = false;
   std::ofstream(options_.save_recipe) << "mine";
-  EXPECT_THROW((void)quantize(options_), Error);
+  refused("there already");
   EXPECT_EQ(bytes_of(options_.save_recipe), "mine");
   std::filesystem::remove(options_.save_recipe);
   options_.max_tokens = 40;
-  EXPECT_THROW((void)quantize(options_), Error);
+  refused("too little text");
   options_.text.clear();
-  EXPECT_THROW((void)quantize(options_), Error);
-  EXPECT_FALSE(std::filesystem::exists(options_.target));
+  refused("--text");
   EXPECT_FALSE(std::filesystem::exists(options_.save_recipe));
+}
+
+TEST_F(SearchTest, AStateIsOfOneModelTextAndChoiceOfTypes) {
+  make("tiny");
+  options_.recipe_only = true;
+  options_.search = small_search();
+  options_.search->size = middle();
+  options_.search->state = folder_ / "state";
+  (void)quantize(options_);
+  const std::string state = bytes_of(folder_ / "state");
+  // All is known: another size adds what it measures, the same one nothing.
+  (void)quantize(options_);
+  EXPECT_TRUE(state == bytes_of(folder_ / "state"));
+  for (const char* kind : {"types ", "search ", "check "}) {
+    EXPECT_NE(state.find(std::string("\n") + kind), std::string::npos) << kind;
+  }
+
+  bool read = false;
+  options_.progress = [&](int64_t, int64_t, const std::string&) { read = true; };
+  const auto refused = [&](const QuantizeOptions& options, const char* says) {
+    try {
+      (void)quantize(options);
+      ADD_FAILURE() << says;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+    EXPECT_FALSE(read) << says;
+    EXPECT_TRUE(state == bytes_of(folder_ / "state")) << says;
+  };
+  QuantizeOptions other = options_;
+  other.search->types = {DType::kQ8_0};
+  refused(other, "of other --types");
+  other = options_;
+  other.search->check_tokens = 160;
+  refused(other, "--check-tokens");
+  other = options_;
+  other.isa = "generic";
+  if (std::string(kernels::choose_kernels({}).isa) != "generic") {
+    refused(other, "of another instruction set");
+  }
+  std::ofstream(options_.text, std::ios::app) << std::string(4000, 'b');
+  refused(options_, "another text");
+  std::filesystem::resize_file(options_.text, std::filesystem::file_size(options_.text) - 4000);
+
+  // The same matrices behind another norm.
+  convert::testing::HfCheckpoint c;
+  c.folder = folder_ / "hf2";
+  c.config = model::config_of_size("tiny");
+  c.rule = convert::testing::Training::kNone;
+  c.change = [](model::TensorRef ref, std::vector<float>& values) {
+    if (ref.kind != model::TensorKind::kPostFfnNorm || ref.layer != 1) return;
+    for (float& v : values) v *= 0.25f;
+  };
+  convert::testing::write_hf(c);
+  other = options_;
+  other.source = c.folder;
+  refused(other, "of another model");
+}
+
+TEST_F(SearchTest, TakesTheLargestForASizeAboveIt) {
+  make("tiny");
+  options_.search = small_search();
+  options_.search->types = {DType::kQ4_0, DType::kQ8_0};
+  options_.search->size = int64_t{1} << 40;
+  const SearchReport report = *quantize(options_).search;
+  EXPECT_EQ(report.bytes, report.largest);
+  EXPECT_EQ(report.bytes, static_cast<int64_t>(std::filesystem::file_size(options_.target)));
+  for (const auto& [name, type] : report.recipe.tensors) EXPECT_EQ(type, DType::kQ8_0) << name;
+  EXPECT_GT(report.predicted, 0);
+  ASSERT_FALSE(report.notes.empty());
+  EXPECT_NE(report.notes[0].find("needs no more"), std::string::npos) << report.notes[0];
+  options_.search->size = report.largest;
+  EXPECT_EQ(quantize(options_).search->bytes, report.largest);
+}
+
+TEST_F(SearchTest, GivesTheBitsToWhatMatters) {
+  // All layers but one add hardly anything to what tokens are.
+  constexpr int64_t kLayer = 2;
+  make("tiny", [](model::TensorRef ref, std::vector<float>& values) {
+    using model::TensorKind;
+    const bool adds = ref.kind == TensorKind::kPostAttnNorm ||
+                      ref.kind == TensorKind::kPostFfnNorm || ref.kind == TensorKind::kPlePostNorm;
+    if (!adds) return;
+    for (float& v : values) v *= ref.layer == kLayer ? 4.0f : 0.001f;
+  });
+  options_.recipe_only = true;
+  options_.search = small_search();
+  options_.search->types = {DType::kQ4_0, DType::kQ8_0};
+  options_.search->groups = 200;
+  options_.search->rounds = options_.search->exchanges = options_.search->points = 0;
+  // As much as that layer's matrices and the tables take.
+  const model::Config config = model::config_of_size("tiny");
+  const auto matters = [](const std::string& name) {
+    return name.starts_with("blk.2.") || !name.starts_with("blk.");
+  };
+  int64_t more = 0;
+  for (const model::TensorRef ref : model::required_tensors(config)) {
+    if (model::row_of(ref.kind).cls == model::TensorClass::kKeep) continue;
+    if (!matters(model::gguf_name(ref))) continue;
+    const Shape shape = model::shape_of(config, ref);
+    more += bytes_in_file(DType::kQ8_0, shape) - bytes_in_file(DType::kQ4_0, shape);
+  }
+  options_.search->size = 1;
+  int64_t smallest = 0;
+  try {
+    (void)quantize(options_);
+  } catch (const Error& e) {
+    smallest = std::stoll(e.info().expected.substr(std::string("at least ").size()));
+  }
+  ASSERT_GT(smallest, 0);
+  options_.search->size = smallest + more;
+  const SearchReport report = *quantize(options_).search;
+  EXPECT_EQ(report.smallest, smallest);
+  int64_t better = 0, all = 0;
+  for (const auto& [name, type] : report.recipe.tensors) {
+    if (!matters(name)) {
+      EXPECT_TRUE(type == DType::kQ4_0 || name.find("blk.2.") != std::string::npos) << name;
+      continue;
+    }
+    ++all;
+    better += type == DType::kQ8_0;
+  }
+  EXPECT_EQ(better, all);
 }
 
 TEST_F(SearchTest, MeasuresWhatAnAuditDoes) {
