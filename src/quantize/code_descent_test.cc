@@ -142,6 +142,50 @@ TEST(CodeDescent, LosesMuchLessOfOutputsThanRounding) {
   }
 }
 
+// Scales (of steps, or of offsets) that are too small leave weights outside the grid: it grows.
+TEST(CodeDescent, GivesBlocksTheScalesThatTheirWeightsNeed) {
+  ThreadPool pool(2);
+  for (const DType t : types_with_grid()) {
+    for (const bool offsets : {false, true}) {
+      if (offsets && !quant::has_offsets(t)) continue;
+      Bytes rows = encoded(t, random_floats(8));
+      const Floats x = decoded(t, rows);
+      const auto block = static_cast<size_t>(info(t).block_bytes);
+      for (size_t at = 0; at < rows.size(); at += block) {
+        quant::BlockScales s = quant::read_scales(t, rows.data() + at);
+        (offsets ? s.m : s.d) *= 0.7f;
+        quant::write_scales(t, s, rows.data() + at);
+      }
+      CodeDescent d(t, kColumns, x, rows, 0.5f);
+      double first = 0, best = 0;
+      for (int step = 0; step < 25; ++step) {
+        Floats values(x.size());
+        d.decode(values, pool);
+        double lost = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+          values[i] -= x[i];
+          lost += double{values[i]} * values[i];
+        }
+        if (step == 0) first = best = lost;
+        best = std::min(best, lost);
+        d.step(values, 0.0f, 0.02f, pool);
+        if (step > 0) continue;
+        const Bytes now = d.encode(pool);
+        int64_t grown = 0, shrunk = 0;
+        for (size_t at = 0; at < rows.size(); at += block) {
+          const quant::BlockScales was = quant::read_scales(t, rows.data() + at);
+          const quant::BlockScales is = quant::read_scales(t, now.data() + at);
+          const float a = std::fabs(offsets ? was.m : was.d), b = std::fabs(offsets ? is.m : is.d);
+          grown += b > a;
+          shrunk += b < a;
+        }
+        EXPECT_GT(grown, 4 * shrunk) << name_of(t) << (offsets ? " offsets" : " steps");
+      }
+      EXPECT_LT(best, 0.9 * first) << name_of(t) << (offsets ? " offsets" : " steps");
+    }
+  }
+}
+
 TEST(CodeDescent, WeightsMoveByOneCodeAtMost) {
   ThreadPool pool(1);
   for (const DType t : types_with_grid()) {

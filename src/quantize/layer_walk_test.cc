@@ -69,6 +69,22 @@ TEST(LayerWalk, ShowsWhatAForwardPassShows) {
   }
 }
 
+// Keys and values take a page of 64 tokens, however few a chunk has.
+TEST(LayerWalk, CountsWholePagesOfEachChunk) {
+  const model::Config config = model::config_of_size("tiny");
+  const model::KvLayout layout(config, kernels::KvType::kF32);
+  const int64_t page = layout.layers[0].page.page_bytes();
+  const auto bytes = [&](size_t n, size_t tokens) {
+    const std::vector<std::vector<int32_t>> chunks(n, std::vector<int32_t>(tokens));
+    return LayerWalk::bytes(config, chunks);
+  };
+  EXPECT_GE(bytes(1, 1), page);
+  EXPECT_EQ(bytes(500, 1), 500 * bytes(1, 1));
+  EXPECT_GT(bytes(64, 1), bytes(1, 64) + 63 * page);
+  EXPECT_GT(bytes(1, 65), bytes(1, 64) + page);
+  EXPECT_LT(bytes(1, 64), bytes(1, 63) + page);
+}
+
 TEST(LayerWalk, ComputesWithReplacedWeights) {
   const model::Weights w =
       model::testing::random_weights(model::config_of_size("tiny"), DType::kF32, DType::kF32);

@@ -17,6 +17,7 @@
 #include "quantize/live_weights.h"
 #include "quantize/round.h"
 #include "quantize/scale_distill.h"
+#include "quantize/start.h"
 
 namespace carat::quantize {
 namespace {
@@ -190,6 +191,23 @@ TEST(AutoRound, KeepsLayersThatDoNotFitInMemory) {
   EXPECT_THROW(run_auto_round(bed.job(), few_steps(), results, refined), Interrupted);
 }
 
+// Nothing was made yet when the memory turns out to be too little.
+TEST(AutoRound, KnowsItsMemoryBeforeItsStartIsMade) {
+  Bed bed("tiny", DType::kQ4_0);
+  int64_t calls = 0;
+  bed.job().progress = [&](int64_t, int64_t, const std::string&) { ++calls; };
+  const int64_t states = LayerWalk::bytes(bed.config(), bed.chunks());
+  bed.job().memory = states * 3 / 2;  // enough for feedback
+  std::vector<Refinement> refined;
+  EXPECT_THROW((void)auto_round(bed.job(), {}, refined), Error);
+  RefineOptions round;
+  round.start = Start::kRound;
+  EXPECT_THROW((void)auto_round(bed.job(), round, refined), Error);
+  bed.job().memory = states / 2;
+  EXPECT_THROW((void)run_feedback(bed.job(), {}), Error);
+  EXPECT_EQ(calls, 0);
+}
+
 TEST(ScaleDistillation, UndoesWhatWasDoneToScalesAndLeavesCodes) {
   const DType dtype = DType::kQ4_K;  // and Q4_1, which has offsets too, where rows are narrow
   Bed bed("tiny", dtype);
@@ -227,6 +245,24 @@ TEST(ScaleDistillation, UndoesWhatWasDoneToScalesAndLeavesCodes) {
     }
     EXPECT_TRUE(rows == whole[i]) << m.name << " has other codes";
   }
+}
+
+// A step so large that it only does harm.
+TEST(ScaleDistillation, KeepsTheBestThatItSawNotTheLast) {
+  Bed bed("tiny", DType::kQ4_0);
+  std::vector<MatrixResult> results = round_all(bed.job());
+  const auto before = bed.all_stored();
+  ScaleOptions o;
+  o.steps = 1;
+  o.batch = 1;
+  o.rate = 0.8;
+  std::vector<Refinement> refined;
+  run_scale_distillation(bed.job(), o, results, refined);
+  ASSERT_EQ(refined.size(), 1u);
+  EXPECT_GT(refined[0].before, 0);
+  EXPECT_EQ(refined[0].after, refined[0].before);
+  EXPECT_TRUE(bed.all_stored() == before);
+  for (const MatrixResult& r : results) EXPECT_EQ(r.method, "round") << r.name;
 }
 
 TEST(ScaleDistillation, GivesTheSameBytesForEveryNumberOfThreads) {
