@@ -135,7 +135,7 @@ io::GgufFields gguf_fields(const GgufMetadataInput& input) {
   f.add_string("general.name", input.name);
   f.add_string("general.size_label", size_label(c));
   f.add_u32("general.file_type", input.file_type);
-  if (is_quantized(input.file_type)) f.add_u32("general.quantization_version", 2);
+  if (input.is_mixed || is_quantized(input.file_type)) f.add_u32("general.quantization_version", 2);
   add_architecture(f, c);
   if (input.vocab != nullptr) {
     add_tokenizer_fields(f, *input.vocab, c.vocab_size, input.chat_template);

@@ -17,6 +17,7 @@ struct GgufMetadataInput {
   std::string name;                                       // general.name
   std::string chat_template;                              // empty: no key
   uint32_t file_type = 2;                                 // general.file_type: the mix of types
+  bool is_mixed = false;  // some tensors may be quantized, whatever file_type says
 };
 
 // A vocabulary smaller than the embedding is filled up with unused entries "[PADn]": other programs

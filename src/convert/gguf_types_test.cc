@@ -1,4 +1,5 @@
-// GGUF files of other programs' making: types that carat only reads, experts in two tensors.
+// Types in GGUF files: those that carat only reads, experts in two tensors, what a file says of
+// itself.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -139,6 +140,29 @@ TEST(GgufTypes, ExpertsInTwoTensorsAreTheSameModel) {
   std::vector<float> values(static_cast<size_t>(w.count * w.rows * w.cols));
   quant::decode_row(DType::kBF16, w.data, values.data(), static_cast<int64_t>(values.size()));
   EXPECT_EQ(values, values_of(*a, kGateUp));
+}
+
+TEST(GgufTypes, AFileSaysWhatMostOfItsLinearLayersAre) {
+  TemporaryFolder folder("file_type");
+  ConvertOptions o;
+  o.source = make_mixture(folder);
+  o.target = folder / "out.gguf";
+  o.format = Format::kGguf;
+  o.overwrite = true;
+  o.accepted.add(Loss::kRoundedWeights);
+  const auto file_type = [&](const char* base, std::vector<std::pair<std::string, DType>> tensors) {
+    o.recipe = {base, std::move(tensors)};
+    (void)convert(o);
+    const auto file = io::open_gguf(o.target);
+    // Whoever reads a file in which anything may be quantized looks for it.
+    EXPECT_EQ(file->metadata().get_int("general.quantization_version", 0, 100), 2);
+    return file->metadata().get_int("general.file_type", 0, 100);
+  };
+  EXPECT_EQ(file_type("q4_0_all", {{"*", DType::kF16}}), 1);
+  EXPECT_EQ(file_type("q4_0_all", {{"blk.*", DType::kF32}, {"*", DType::kF16}}), 0);
+  EXPECT_EQ(file_type("f16", {{"blk.*", DType::kQ8_0}}), 7);
+  EXPECT_EQ(file_type("f16", {{"token_embd.weight", DType::kQ8_0}}), 1);
+  EXPECT_EQ(file_type("q5_k_m", {{"blk.0.ffn_down.weight", DType::kQ8_0}}), 17);
 }
 
 }  // namespace
