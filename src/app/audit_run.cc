@@ -12,6 +12,7 @@
 #include "app/audit_tensors.h"
 #include "app/audit_text.h"
 #include "app/memory.h"
+#include "app/outputs.h"
 #include "app/progress.h"
 #include "app/version.h"
 #include "audit/differences.h"
@@ -41,6 +42,7 @@ class AuditRun {
   std::optional<audit::AuditReport> run() {
     parse_models();
     check_request();
+    check_files();
     read_text();
     if (!check_overlap()) return std::nullopt;
     open_models();
@@ -91,6 +93,7 @@ class AuditRun {
     const auto refuse = [](const char* why) { throw UsageError(why); };
     if (stored && request_.greedy_tokens) refuse("--greedy: stored predictions do not write on");
     if (stored && request_.memory) refuse("--memory: stored predictions are not run");
+    if (stored && request_.asks_tensors) refuse("--tensors: stored predictions have no weights");
     if (request_.memory && request_.greedy_tokens) {
       refuse("--greedy: a reference that is run layer by layer (--memory) does not write on");
     }
@@ -109,6 +112,33 @@ class AuditRun {
           "--save-reference: not with --precision, as a .kld file must be complete; a "
           ".carat-ref need not");
     }
+  }
+
+  // Nothing that is read is written over.
+  void check_files() const {
+    std::vector<std::string> inputs;
+    for (const ModelSpec& m : references_) inputs.push_back(m.path);
+    for (const ModelSpec& m : candidates_) inputs.push_back(m.path);
+    for (const std::string& text : request_.texts) {
+      inputs.push_back(text);  // may be DOMAIN=FILE
+      inputs.push_back(text.substr(text.find('=') + 1));
+    }
+    inputs.insert(inputs.end(), request_.calibration.begin(), request_.calibration.end());
+    const std::string hint = "remove it, or give another name";
+    std::vector<Output> outputs;
+    if (request_.state)
+      outputs.push_back({.option = "--state", .path = *request_.state, .force = true});
+    if (request_.save_reference) {
+      outputs.push_back({.option = "--save-reference",
+                         .path = *request_.save_reference,
+                         .is_ours = audit::is_stored_teacher,
+                         .hint = hint});
+    }
+    if (request_.html) {
+      outputs.push_back(
+          {.option = "--html", .path = *request_.html, .is_ours = is_page, .hint = hint});
+    }
+    check_outputs(outputs, inputs);
   }
 
   // Text comes from files, or is what a stored reference was made from.

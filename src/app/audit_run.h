@@ -24,10 +24,12 @@ struct AuditRequest {
   audit::AuditOptions audit;
   std::optional<std::string> state;
   std::optional<std::string> save_reference;  // .kld or .carat-ref
+  std::optional<std::string> html;  // the caller writes it; whether it may is seen before the work
   std::optional<int64_t> greedy_tokens;
   int64_t greedy_prompts = 32;
   std::optional<int64_t> memory;  // references are run layer by layer
-  bool tensors = true;            // also measures what each tensor lost
+  bool tensors = true;            // also measures what each tensor lost, if the reference has any
+  bool asks_tensors = false;      // and it must
   std::string kv = "f32";
   int threads = 1;
 };

@@ -18,7 +18,7 @@ namespace carat::app {
 namespace {
 
 // "2%" or "0.02".
-double parse_share(const std::string& text, const std::string& option) {
+double parse_share(const std::string& text, const std::string& option, bool may_be_none = false) {
   const bool percent = text.ends_with('%');
   const std::string number = percent ? text.substr(0, text.size() - 1) : text;
   size_t used = 0;
@@ -29,7 +29,8 @@ double parse_share(const std::string& text, const std::string& option) {
     used = 0;
   }
   if (percent) value /= 100;
-  if (number.empty() || used != number.size() || !(value > 0 && value < 1)) {
+  if (number.empty() || used != number.size() || !(value >= 0 && value < 1) ||
+      (value == 0 && !may_be_none)) {
     throw UsageError(fmt::format("{}: '{}' is no share such as 2% or 0.02", option, text));
   }
   return value;
@@ -88,19 +89,21 @@ class AuditCommand final : public Command {
     }
     request_.audit.summary.seed = static_cast<uint64_t>(seed_);
     if (precision_) request_.audit.precision = parse_share(*precision_, "--precision");
-    request_.max_overlap = max_overlap_ == "0" ? 0 : parse_share(max_overlap_, "--max-overlap");
+    request_.max_overlap = parse_share(max_overlap_, "--max-overlap", true);
     if (tensors_ && no_tensors_) throw UsageError("--tensors and --no-tensors exclude each other");
     if (memory_) request_.memory = parse_bytes(*memory_, "--memory");
+    request_.asks_tensors = tensors_.has_value();
     request_.tensors = tensors_ || !(no_tensors_ || memory_);
     request_.threads = resolve_threads(threads_);
+    request_.html = html_;
     const std::optional<audit::AuditReport> report = make_audit_report(request_, environment);
     if (!report) return kCheckFailed;
-    if (html_) write_page(*report);
     if (json_) {
       fmt::print("{}\n", to_json_text(audit::report_json(*report), 2));
     } else {
       print_audit(*report, tensors_.value_or(0));
     }
+    if (html_) write_page(*report);
     return verdict(*report);
   }
 

@@ -8,6 +8,7 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/memory.h"
+#include "app/outputs.h"
 #include "app/progress.h"
 #include "app/table.h"
 #include "base/error.h"
@@ -167,6 +168,7 @@ class ConvertCommand final : public Command {
       progress.finish();
       fmt::print(stderr, "note: {}\n", text);
     };
+    refuse_inputs({.option = "DST", .path = options_.target}, {options_.imatrix, recipe_});
     const convert::ConvertReport report = convert::convert(options_);
     progress.finish();
     if (!no_report_) convert::write_report_file(report);

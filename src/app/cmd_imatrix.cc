@@ -9,6 +9,7 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/model_path.h"
+#include "app/outputs.h"
 #include "app/progress.h"
 #include "app/table.h"
 #include "app/version.h"
@@ -158,16 +159,10 @@ class ImatrixCommand final : public Command {
   }
 
  private:
-  // Before an hour's work, not after it.
   void check_out() const {
-    std::error_code ignored;
-    if (fs::exists(out_, ignored) && !force_) {
-      throw Error({"the file exists", out_, {}, {}, {}, "--force replaces it"});
-    }
-    const fs::path folder = fs::path(out_).parent_path();
-    if (!folder.empty() && !fs::is_directory(folder, ignored)) {
-      throw Error({"no such folder", folder.string(), {}, {}, {}, {}});
-    }
+    std::vector<std::string> inputs = {text_};
+    if (model_) inputs.push_back(*model_);
+    check_outputs({{.option = "--out", .path = out_, .force = force_}}, inputs);
   }
 
   std::vector<std::vector<int32_t>> read_chunks_of(const model::Model& model) const {

@@ -7,6 +7,7 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/model_path.h"
+#include "app/outputs.h"
 #include "app/progress.h"
 #include "app/signals.h"
 #include "app/table.h"
@@ -58,6 +59,9 @@ class LogitsCommand final : public Command {
   }
 
   int run(const Environment& environment) override {
+    std::vector<std::string> inputs;
+    if (model_) inputs.push_back(*model_);
+    check_outputs({{.option = "--out", .path = out_, .force = true}}, inputs);
     ThreadPool pool(resolve_threads(threads_));
     const model::Model model = open_model(model_, pool);
     print_notes(model);
@@ -71,9 +75,6 @@ class LogitsCommand final : public Command {
                      std::to_string(token),
                      {}});
       }
-    }
-    if (model_ && same_file(out_, *model_)) {
-      throw Error({"the output is the model itself", out_, "--out", "another file", {}, {}});
     }
     const auto n = static_cast<int64_t>(tokens_.size());
     audit::ModelLogits source(model, {.kv = kv_type(kv_), .context = n, .name = {}}, pool,

@@ -5,6 +5,7 @@
 
 #include "app/command.h"
 #include "app/exit_code.h"
+#include "app/outputs.h"
 #include "audit/page/page.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -45,11 +46,13 @@ class ReportCommand final : public Command {
   }
 
   int run(const Environment&) override {
+    check_outputs({{.option = "--out",
+                    .path = out_,
+                    .is_ours = is_page,
+                    .hint = "remove it, or give another name"}},
+                  audits_);
     std::vector<audit::PageSource> sources;
     for (const std::string& path : audits_) {
-      if (same_file(path, out_)) {
-        throw Error({"the output is one of the audits", out_, "-o", "another file", {}, {}});
-      }
       sources.push_back({.name = path, .report = read_json_file(path)});
     }
     const std::string page = audit::audit_page(sources);

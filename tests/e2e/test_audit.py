@@ -233,6 +233,7 @@ class Audit(CaratTest):
         direct = self.audit(self.teacher, self.qat, "--text", self.text, "--precision", "15%",
                             "--save-reference", ref, *self.small)
         stored = self.audit(ref, self.qat)
+        self.fails("audit", ref, self.qat, "--tensors", 3, code=2, says="--tensors")
         self.assertEqual(stored["chunks"], direct["chunks"])
         self.assertAlmostEqual(stored["mean_kld"], direct["mean_kld"],
                                delta=5 * 0.0015 / direct["tokens"] ** 0.5)

@@ -75,7 +75,7 @@ class AuditTensors(CaratTest):
         self.check_code(["--calibration", same, "--max-overlap", "0"], 3)
         other = self.folder / "o.txt"
         other.write_text("nothing of this was said above, as everybody can see at once " * 8)
-        self.check_code(["--calibration", other, "--max-overlap", "0"], 0)
+        self.check_code(["--calibration", other, "--max-overlap", "0%"], 0)
 
     def check_code(self, args, code):
         self.check(carat("audit", self.teacher, nano_gguf(), *self.few, *args), code)
