@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <initializer_list>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "app/command.h"
 #include "app/exit_code.h"
@@ -105,47 +107,53 @@ class QuantizeCommand final : public Command {
                  "and for other sizes"},
         {.names = "--search-tokens",
          .value = "N",
-         .target = &search_.search_tokens,
+         .target = &search_tokens_,
          .help = "of --size and --kld: tokens of the text that each decision is measured on",
-         .lowest = 1},
+         .lowest = 1,
+         .default_text = std::to_string(search_.search_tokens)},
         {.names = "--check-tokens",
          .value = "N",
-         .target = &search_.check_tokens,
+         .target = &check_tokens_,
          .help = "of --size and --kld: other tokens of it, on which the result is measured; at "
-                 "most two fifths of the text",
-         .lowest = 1},
+                 "most two fifths of the chunks, or two",
+         .lowest = 1,
+         .default_text = std::to_string(search_.check_tokens)},
         {.names = "--rounds",
          .value = "N",
          .target = &rounds_,
          .help = "of --size and --kld: how often every matrix is measured in the midst of the "
                  "others",
          .lowest = 0,
-         .highest = 100},
+         .highest = 100,
+         .default_text = std::to_string(search_.rounds)},
         {.names = "--text",
          .value = "FILE",
          .target = &options_.text,
          .help = "calibration text, plain UTF-8"},
         {.names = "--context",
          .value = "N",
-         .target = &options_.context,
+         .target = &context_,
          .help = "tokens a chunk of the text, <bos> included",
          .lowest = 2,
-         .highest = 1 << 20},
+         .highest = 1 << 20,
+         .default_text = std::to_string(options_.context)},
         {.names = "--max-tokens",
          .value = "N",
-         .target = &options_.max_tokens,
+         .target = &max_tokens_,
          .help = "ends the text after the chunk that reaches so many; 0: all of it",
-         .lowest = 0},
+         .lowest = 0,
+         .default_text = std::to_string(options_.max_tokens)},
         {.names = "--imatrix",
          .value = "FILE",
          .target = &options_.imatrix,
          .help = "importance matrix instead of one made of the text"},
         {.names = "--damping",
          .value = "X",
-         .target = &options_.damping,
+         .target = &damping_,
          .help = "of feedback: share of the mean that is added to the sums' diagonal",
          .lowest = 1e-6,
-         .highest = 1e6},
+         .highest = 1e6,
+         .default_text = fmt::format("{}", options_.damping)},
         {.names = "--original-inputs",
          .target = &options_.original_inputs,
          .help = "of feedback: layers see what the original gives them, not what the rounded "
@@ -154,17 +162,20 @@ class QuantizeCommand final : public Command {
          .value = "NAME",
          .target = &start_,
          .help = "of auto_round and scales: codes that they begin with; of scales only, auto_round",
-         .choices = {"round", "feedback", "auto_round"}},
+         .choices = {"round", "feedback", "auto_round"},
+         .default_text = "feedback"},
         {.names = "--steps",
          .value = "N",
-         .target = &options_.steps,
+         .target = &steps_,
          .help = "of auto_round (for each layer) and scales; 0: the method's own number",
-         .lowest = 0},
+         .lowest = 0,
+         .default_text = "0"},
         {.names = "--learning-rate",
          .value = "X",
-         .target = &options_.learning_rate,
+         .target = &learning_rate_,
          .help = "of their first step; 0: the method's own",
-         .lowest = 0},
+         .lowest = 0,
+         .default_text = "0"},
         {.names = "--memory",
          .value = "MB",
          .target = &memory_,
@@ -179,16 +190,7 @@ class QuantizeCommand final : public Command {
   int run(const Environment& environment) override {
     options_.method = quantize::method_from_name(method_);
     choose_types();
-    if (options_.method != quantize::Method::kRound && options_.text.empty()) {
-      throw UsageError(fmt::format("--method {} needs --text", method_));
-    }
-    options_.start = start_ == "round"        ? quantize::Start::kRound
-                     : start_ == "auto_round" ? quantize::Start::kAutoRound
-                                              : quantize::Start::kFeedback;
-    if (options_.method == quantize::Method::kAutoRound &&
-        options_.start == quantize::Start::kAutoRound) {
-      throw UsageError("--method auto_round cannot start with itself");
-    }
+    choose_method();
     options_.memory = memory_ * 1'000'000;
     options_.threads = resolve_threads(threads_);
     options_.isa = environment.isa;
@@ -224,16 +226,78 @@ class QuantizeCommand final : public Command {
 
   bool searches() const { return size_ || kld_; }
 
-  // Options that are given; one of them is.
+  // Whether an option was given, and its name.
+  using Given = std::pair<bool, const char*>;
+
+  // Options that would be ignored.
+  static void refuse_given(std::initializer_list<Given> options, const std::string& why) {
+    for (const auto& [given, name] : options) {
+      if (given) throw UsageError(fmt::format("{} {}", name, why));
+    }
+  }
+
+  void choose_method() {
+    using quantize::Method;
+    using quantize::Start;
+    const Method method = options_.method;
+    const bool refines = method == Method::kAutoRound || method == Method::kScales;
+    if (method != Method::kRound && options_.text.empty()) {
+      throw UsageError(fmt::format("--method {} needs --text", method_));
+    }
+    if (options_.recipe_only) {
+      refuse_given({{start_.has_value(), "--start"},
+                    {steps_.has_value(), "--steps"},
+                    {learning_rate_.has_value(), "--learning-rate"},
+                    {damping_.has_value(), "--damping"},
+                    {options_.original_inputs, "--original-inputs"}},
+                   "is of codes, and --recipe-only makes none");
+    }
+    if (!refines) {
+      refuse_given({{start_.has_value(), "--start"},
+                    {steps_.has_value(), "--steps"},
+                    {learning_rate_.has_value(), "--learning-rate"}},
+                   "needs --method auto_round or scales");
+    }
+    const std::string start = start_.value_or("feedback");
+    options_.start = start == "round"        ? Start::kRound
+                     : start == "auto_round" ? Start::kAutoRound
+                                             : Start::kFeedback;
+    if (method == Method::kAutoRound && options_.start == Start::kAutoRound) {
+      throw UsageError("--method auto_round cannot start with itself");
+    }
+    if (method == Method::kRound || (refines && options_.start != Start::kFeedback)) {
+      refuse_given(
+          {{damping_.has_value(), "--damping"}, {options_.original_inputs, "--original-inputs"}},
+          "needs codes of feedback (--method, --start)");
+    }
+    if (options_.text.empty()) {
+      refuse_given({{context_.has_value(), "--context"}, {max_tokens_.has_value(), "--max-tokens"}},
+                   "needs --text");
+    } else if (method == Method::kRound && !searches() && !options_.imatrix.empty()) {
+      throw UsageError("--method round takes --imatrix or --text, not both: they say the same");
+    }
+    options_.steps = steps_.value_or(options_.steps);
+    options_.learning_rate = learning_rate_.value_or(options_.learning_rate);
+    options_.damping = damping_.value_or(options_.damping);
+    options_.context = context_.value_or(options_.context);
+    options_.max_tokens = max_tokens_.value_or(options_.max_tokens);
+  }
+
+  // One of the options that say the types is given.
   void choose_types() {
     const int given = !type_.empty() + !recipe_.empty() + size_.has_value() + kld_.has_value();
     if (given != 1) {
       throw UsageError("one of --type, --recipe, --size and --kld is needed, and only one");
     }
     if (searches()) return choose_search();
-    if (!types_.empty() || options_.recipe_only || !options_.save_recipe.empty()) {
-      throw UsageError("--types, --save-recipe and --recipe-only need --size or --kld");
-    }
+    refuse_given({{!types_.empty(), "--types"},
+                  {!options_.save_recipe.empty(), "--save-recipe"},
+                  {options_.recipe_only, "--recipe-only"},
+                  {!search_.state.empty(), "--state"},
+                  {search_tokens_.has_value(), "--search-tokens"},
+                  {check_tokens_.has_value(), "--check-tokens"},
+                  {rounds_.has_value(), "--rounds"}},
+                 "needs --size or --kld");
     if (recipe_.ends_with(".json")) {
       options_.recipe = convert::read_recipe(recipe_);
       return;
@@ -253,7 +317,9 @@ class QuantizeCommand final : public Command {
     if (size_) search_.size = parse_bytes(*size_, "--size");
     if (kld_ && !(*kld_ > 0)) throw UsageError("--kld must be more than 0");
     search_.kld = kld_;
-    search_.rounds = static_cast<int>(rounds_);
+    search_.rounds = static_cast<int>(rounds_.value_or(search_.rounds));
+    search_.search_tokens = search_tokens_.value_or(search_.search_tokens);
+    search_.check_tokens = check_tokens_.value_or(search_.check_tokens);
     const std::vector<DType> writable = quantize::writable_types();
     for (size_t begin = 0; begin < types_.size();) {
       const size_t end = std::min(types_.find(',', begin), types_.size());
@@ -334,13 +400,16 @@ class QuantizeCommand final : public Command {
   }
 
   quantize::QuantizeOptions options_;
-  std::string method_ = "feedback", start_ = "feedback", type_, recipe_;
+  std::string method_ = "feedback", type_, recipe_;
   int64_t threads_ = 0, memory_ = 8000;
   quantize::SearchOptions search_;
   std::optional<std::string> size_;
   std::optional<double> kld_;
   std::string types_;
-  int64_t rounds_ = search_.rounds;
+  // Those that only some methods take stay empty unless they are given.
+  std::optional<int64_t> search_tokens_, check_tokens_, rounds_, context_, max_tokens_, steps_;
+  std::optional<double> damping_, learning_rate_;
+  std::optional<std::string> start_;
   bool json_ = false;
 };
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace carat::quantize {
 namespace {
 
@@ -36,6 +38,23 @@ TEST(CostModel, ReadsTypesOffLinesBetweenMeasuredOnes) {
   EXPECT_NEAR(model.cost(0, 0), 0.020 * 16 / 2, 1e-12);
   // Floats round no inputs: what is left at Q8_0 is not theirs.
   EXPECT_NEAR(model.cost(0, 4), 0.020 * 0.0001 / 2, 1e-12);
+}
+
+TEST(CostModel, NothingIsPredictedBelowZero) {
+  const std::vector<MatrixChoices> choices = {matrix(TensorKind::kQ, 0, 1)};
+  // What rounding may leave below 0, and sums of a file that lies.
+  for (const double kld : {-3.1e-20, -0.5, 0.0}) {
+    for (const size_t where : {1u, 3u}) {
+      CostModel model(choices, make_groups(choices, 10));
+      model.add_alone(0, picks_of(1, 0, where), kld);
+      model.add_alone(0, picks_of(1, 0, 4 - where), 0.002);
+      for (size_t c = 0; c < choices[0].types.size(); ++c) {
+        EXPECT_GE(model.cost(0, c), 0) << c;
+        EXPECT_FALSE(std::signbit(model.cost(0, c))) << c;
+        EXPECT_TRUE(std::isfinite(model.cost(0, c))) << c;
+      }
+    }
+  }
 }
 
 TEST(CostModel, ScalesToMixesAndIsCorrectedByChanges) {

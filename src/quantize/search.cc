@@ -209,8 +209,7 @@ class TypeSearch::Impl {
   }
 
   void fill_recipe(const Picks& picks) {
-    // A file says one type of itself: that of most bytes, of the quantized ones, whose files have a
-    // key more.
+    // Named after the type of most bytes.
     std::map<DType, int64_t> bytes;
     for (size_t m = 0; m < picks.size(); ++m) {
       const TypeChoice& t = choices_[m].types[picks[m]];
@@ -220,7 +219,6 @@ class TypeSearch::Impl {
     int64_t most = -1;
     for (const convert::GgufRecipe& r : convert::gguf_recipes()) {
       const auto found = bytes.find(r.matrix);
-      if (info(r.matrix).block_elements == 1) continue;
       if (found == bytes.end() || found->second <= most) continue;
       most = found->second;
       report_.recipe.base = r.name;

@@ -380,8 +380,23 @@ TEST(SearchText, PartsAreApartAndEven) {
   EXPECT_GE(text.check.back()[0], 15);
   EXPECT_EQ(split_text(chunks, 1, 1 << 20).check.size(), 8u);
   EXPECT_EQ(split_text(chunks, 1 << 20, 1).search.size(), 18u);
+  // Of the fewest chunks half.
+  chunks.resize(4);
+  EXPECT_EQ(split_text(chunks, 500, 400).check.size(), 2u);
+  EXPECT_EQ(split_text(chunks, 500, 400).search.size(), 2u);
+  const auto hint = [](const std::vector<std::vector<int32_t>>& few) {
+    try {
+      (void)split_text(few, 500, 400);
+    } catch (const Error& e) {
+      return e.info().got + ": " + e.info().hint;
+    }
+    return std::string("none");
+  };
   chunks.resize(3);
-  EXPECT_THROW((void)split_text(chunks, 500, 400), Error);
+  EXPECT_EQ(hint(chunks), "3 of 3 chunks: give it more text, or smaller chunks (--context)");
+  const std::vector<std::vector<int32_t>> shorter(30, std::vector<int32_t>(16));
+  EXPECT_EQ(hint(shorter), "0 of 30 chunks: let chunks be longer (--context)");
+  EXPECT_EQ(hint({std::vector<int32_t>(40)}), "1 of 1 chunks: give it more text");
 }
 
 }  // namespace

@@ -22,20 +22,29 @@ std::vector<size_t> evenly(size_t count, size_t n) {
 SearchText split_text(std::span<const std::vector<int32_t>> chunks, int64_t search_tokens,
                       int64_t check_tokens) {
   std::vector<size_t> usable;
-  int64_t tokens = 0;
+  int64_t tokens = 0, all = 0;
   for (size_t i = 0; i < chunks.size(); ++i) {
     const auto n = static_cast<int64_t>(chunks[i].size());
+    all += n;
     if (n <= KldMeter::kFewestBefore) continue;
     usable.push_back(i);
     tokens += n;
   }
-  if (usable.size() < 4) {
-    throw Error({"too little text to choose types by",
-                 {},
-                 "--text",
-                 "at least 4 chunks (--context)",
-                 fmt::format("{}", usable.size()),
-                 "give it more text, or smaller chunks"});
+  constexpr size_t kFewest = 4;
+  if (usable.size() < kFewest) {
+    // Each would need that many tokens.
+    const bool enough = all >= static_cast<int64_t>(kFewest) * 2 * KldMeter::kFewestBefore;
+    const bool longer = chunks.size() >= kFewest;
+    const char* const hint = !enough  ? "give it more text"
+                             : longer ? "let chunks be longer (--context)"
+                                      : "give it more text, or smaller chunks (--context)";
+    throw Error(
+        {"too little text to choose types by",
+         {},
+         "--text",
+         fmt::format("at least {} chunks of more than {} tokens", kFewest, KldMeter::kFewestBefore),
+         fmt::format("{} of {} chunks", usable.size(), chunks.size()),
+         hint});
   }
   const auto chunk = std::max<int64_t>(1, tokens / static_cast<int64_t>(usable.size()));
   const auto wanted = [&](int64_t n, size_t most) {
