@@ -93,5 +93,40 @@ TEST_F(Kept, WithoutAnImportanceMatrixTheyAreReportedToo) {
   }
 }
 
+// The mean KLD that a search measures is that of the file, also where matrices keep their type.
+TEST_F(Kept, ASearchMeasuresTheFileThatIsWritten) {
+  make("tiny", "q5_0");
+  SearchOptions s;
+  s.search_tokens = 96;
+  s.check_tokens = 96;
+  s.rounds = 0;
+  s.exchanges = 0;
+  s.points = 2;
+  s.groups = 6;
+  s.types = {DType::kQ4_0, DType::kQ5_0, DType::kQ6_K, DType::kQ8_0, DType::kF16};
+  s.kld = 1e-7;
+  options_.max_tokens = 0;
+  options_.search = s;
+  const QuantizeReport report = quantize(options_);
+  EXPECT_EQ(report.search->measured.value, report.search->written->value);
+  EXPECT_LE(report.search->written->value, 1e-7);
+}
+
+// Feedback makes the codes that these methods begin with, if another start is not asked for.
+TEST(QuantizeJson, TellsHowTheStartWasMade) {
+  QuantizeReport report;
+  report.options.damping = 0.03;
+  report.options.original_inputs = true;
+  for (const Method method : {Method::kFeedback, Method::kAutoRound, Method::kScales}) {
+    report.options.method = method;
+    report.options.start = method == Method::kScales ? Start::kAutoRound : Start::kFeedback;
+    const Json j = to_json(report);
+    EXPECT_EQ(j.value("damping", 0.0), 0.03) << name_of(method);
+    EXPECT_EQ(j.value("inputs", ""), "original") << name_of(method);
+  }
+  report.options.start = Start::kRound;
+  EXPECT_FALSE(to_json(report).contains("damping"));
+}
+
 }  // namespace
 }  // namespace carat::quantize

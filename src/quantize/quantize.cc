@@ -364,8 +364,9 @@ Json to_json(const QuantizeReport& report) {
     if (o.steps > 0) j["steps"] = o.steps;
     if (o.learning_rate > 0) j["learning_rate"] = o.learning_rate;
   }
+  // AutoRound as a start begins with feedback too.
   const bool feeds =
-      o.method == Method::kFeedback || (o.method != Method::kRound && o.start == Start::kFeedback);
+      o.method == Method::kFeedback || (o.method != Method::kRound && o.start != Start::kRound);
   if (feeds) {
     j["damping"] = o.damping;
     j["inputs"] = o.original_inputs ? "original" : "rounded";

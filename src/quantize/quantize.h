@@ -71,7 +71,7 @@ struct MatrixReport {
   Shape shape;
   int64_t bytes = 0;
   // "feedback", "importance", "round" or "auto_round": what made its codes; ", scales" behind it
-  // where their scales were trained.
+  // where their scales were trained; "kept": as they are in the source, or a type without codes.
   std::string method;
   // Root mean square of the difference, relative to the weights.
   double error = 0;

@@ -18,7 +18,7 @@ enum class Start : uint8_t {
 
 struct RefineOptions {
   Start start = Start::kFeedback;
-  FeedbackOptions feedback;  // of kFeedback
+  FeedbackOptions feedback;  // of kFeedback, and of kAutoRound's beginning
   int64_t steps = 0;         // 0: the method's own default
   double rate = 0;           // the same
 };
