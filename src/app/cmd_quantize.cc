@@ -265,7 +265,7 @@ class QuantizeCommand final : public Command {
     if (method == Method::kAutoRound && options_.start == Start::kAutoRound) {
       throw UsageError("--method auto_round cannot start with itself");
     }
-    if (method == Method::kRound || (refines && options_.start != Start::kFeedback)) {
+    if (method == Method::kRound || (refines && options_.start == Start::kRound)) {
       refuse_given(
           {{damping_.has_value(), "--damping"}, {options_.original_inputs, "--original-inputs"}},
           "needs codes of feedback (--method, --start)");
