@@ -13,10 +13,11 @@ BlockQ4_K encode_block_q4_k(const float* x, const float* weights) noexcept {
   block.d = fit.d;
   block.dmin = fit.dmin;
   for (int b = 0; b < 8; ++b) pack_k_scale(block.scales, b, {fit.scale[b], fit.min[b]});
-  for (int e = 0; e < kSuperBlock; ++e) {
-    const int b = e / 32, l = e % 32;
-    const int n = fit.code[e];
-    block.qs[32 * (b / 2) + l] |= static_cast<uint8_t>(n << (4 * (b % 2)));
+  for (int pair = 0; pair < 4; ++pair) {
+    for (int l = 0; l < 32; ++l) {
+      const uint8_t* const code = fit.code + 64 * pair + l;
+      block.qs[32 * pair + l] = static_cast<uint8_t>(code[0] | code[32] << 4);
+    }
   }
   return block;
 }

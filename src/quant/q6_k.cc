@@ -10,11 +10,15 @@ BlockQ6_K encode_block_q6_k(const float* x, const float* weights) noexcept {
   BlockQ6_K block = {};
   block.d = fit.d;
   for (int b = 0; b < 16; ++b) block.scales[b] = static_cast<int8_t>(fit.scale[b]);
-  for (int e = 0; e < kSuperBlock; ++e) {
-    const int h = e / 128, k = e % 128 / 32, l = e % 32;
-    const int n = fit.code[e] + 32;
-    block.ql[64 * h + 32 * (k % 2) + l] |= static_cast<uint8_t>((n & 15) << (k < 2 ? 0 : 4));
-    block.qh[32 * h + l] |= static_cast<uint8_t>((n >> 4) << (2 * k));
+  for (int h = 0; h < 2; ++h) {
+    for (int l = 0; l < 32; ++l) {
+      uint8_t n[4];
+      for (int k = 0; k < 4; ++k) n[k] = static_cast<uint8_t>(fit.code[128 * h + 32 * k + l] + 32);
+      block.ql[64 * h + l] = static_cast<uint8_t>((n[0] & 15) | n[2] << 4);
+      block.ql[64 * h + 32 + l] = static_cast<uint8_t>((n[1] & 15) | n[3] << 4);
+      block.qh[32 * h + l] =
+          static_cast<uint8_t>(n[0] >> 4 | n[1] >> 4 << 2 | n[2] >> 4 << 4 | n[3] >> 4 << 6);
+    }
   }
   return block;
 }

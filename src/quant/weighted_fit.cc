@@ -142,24 +142,29 @@ class LineFit {
         offsets[n] = line_.offset;
       }
       refine(steps, offsets, n);
-      refine(&line_.step, &line_.offset, 1);
+      refine_best();
     }
   }
 
   // The least-squares lines for the codes that n lines give; the best so far is kept.
   void refine(float* steps, float* offsets, int n) noexcept {
-    alignas(64) float one_step[search::kLineRoom], one_offset[search::kLineRoom];
-    if (n == 1) {
-      one_step[0] = *steps;
-      one_offset[0] = *offsets;
-      steps = one_step;
-      offsets = one_offset;
-    }
-    for (int i = n; i % 16 != 0; ++i) {
+    for (int i = n; i % search::kLanesAtMost != 0; ++i) {
       steps[i] = steps[n - 1];
       offsets[i] = offsets[n - 1];
     }
     search_.refine_lines(x_, w_, hi_, steps, offsets, n, line_);
+  }
+
+  // The same for the best line itself.
+  void refine_best() noexcept {
+    const Sums s = sums_with(line_.step, line_.offset);
+    const float determinant = s.w * s.qq - s.q * s.q;
+    if (!(determinant > 0)) return;
+    const float step = (s.w * s.xq - s.x * s.q) / determinant;
+    const float offset = (s.qq * s.x - s.q * s.xq) / determinant;
+    if (!(step > 0)) return;
+    const float error = error_of(step, offset);
+    if (error < line_.error) line_ = {step, offset, error};
   }
 
   // In binary16: the step and its neighbours, with the offset that suits each.
@@ -177,17 +182,30 @@ class LineFit {
   }
 
   struct Sums {
-    float w = 0, x = 0, q = 0;
+    float w = 0, x = 0, q = 0, xq = 0, qq = 0;
   };
   Sums sums_with(float step, float offset) const noexcept {
-    Lanes w = {}, x = {}, q = {};
+    Lanes w = {}, x = {}, q = {}, xq = {}, qq = {};
     for (int i = 0; i < kBlock; i += kLanes) {
       const Lanes v = load(x_ + i), u = load(w_ + i);
+      const Lanes code = codes_of(v, step, offset);
       w += u;
       x += u * v;
-      q += u * codes_of(v, step, offset);
+      q += u * code;
+      xq += u * v * code;
+      qq += u * code * code;
     }
-    return {sum_of(w), sum_of(x), sum_of(q)};
+    return {sum_of(w), sum_of(x), sum_of(q), sum_of(xq), sum_of(qq)};
+  }
+
+  float error_of(float step, float offset) const noexcept {
+    Lanes error = {};
+    for (int i = 0; i < kBlock; i += kLanes) {
+      const Lanes v = load(x_ + i);
+      const Lanes e = v - (step * codes_of(v, step, offset) + offset);
+      error += load(w_ + i) * e * e;
+    }
+    return sum_of(error);
   }
 
   const search::Searches& search_;

@@ -51,11 +51,16 @@ CARAT_SEARCH void symmetric_steps_of(const BlockColumns& columns, SymmetricGrid 
       // Where the extremum may count little, up to half of it is cut off.
       const float cut = k > 12 ? 0.05f * static_cast<float>(k - 12) : 0.0f;
       const V inverse = (lo * (1.0f + cut) - 0.1f * static_cast<float>(k)) / extremum;
-      V xq_sum[4] = {}, qq_sum[4] = {};
-      for (int i = 0; i < kSymmetricSub; ++i) {
-        const V q = range.code(source.x(i) * inverse);
-        xq_sum[i % 4] += load<V>(wx + i * Isa::kWidth) * q;
-        qq_sum[i % 4] += (kWeighted ? source.w(i) * q : q) * q;
+      V xq_sum[4], qq_sum[4];
+      for (int l = 0; l < 4; ++l) {
+        V xq_of = {}, qq_of = {};
+        for (int i = l; i < kSymmetricSub; i += 4) {
+          const V q = range.code(source.x(i) * inverse);
+          xq_of += load<V>(wx + i * Isa::kWidth) * q;
+          qq_of += (kWeighted ? source.w(i) * q : q) * q;
+        }
+        xq_sum[l] = xq_of;
+        qq_sum[l] = qq_of;
       }
       const V xq = total(xq_sum), qq = total(qq_sum);
       // With the least-squares step xq / qq the error is sum x^2 - xq^2 / qq.
@@ -134,11 +139,15 @@ CARAT_SEARCH void symmetric_scales_of(const BlockColumns& columns, SymmetricGrid
       const V scale = around + static_cast<float>(n);
       const V s = draft.d * scale;
       const V inverse = inverse_of_all<Isa>(s);
-      V errors[4] = {};
-      for (int i = 0; i < kSymmetricSub; ++i) {
-        const V x = source.x(i);
-        const V e = x - s * range.code(x * inverse);
-        errors[i % 4] += (kWeighted ? source.w(i) * e : e) * e;
+      V errors[4];
+      for (int l = 0; l < 4; ++l) {
+        V sum = {};
+        for (int i = l; i < kSymmetricSub; i += 4) {
+          const V x = source.x(i);
+          const V e = x - s * range.code(x * inverse);
+          sum += (kWeighted ? source.w(i) * e : e) * e;
+        }
+        errors[l] = sum;
       }
       const V error = total(errors);
       const Ints<Isa> better = (scale >= lo) & (scale <= hi) & (error < least);

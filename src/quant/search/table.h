@@ -62,8 +62,9 @@ struct WeightedLine {
   float step, offset;
   float error;  // negative: there is none
 };
+inline constexpr int kLanesAtMost = 16;
 inline constexpr int kMostLines = 96;
-inline constexpr int kLineRoom = kMostLines + 16;
+inline constexpr int kLineRoom = kMostLines + kLanesAtMost;
 
 // w: null where all elements count alike.
 struct Searches {
