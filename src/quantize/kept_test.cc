@@ -13,15 +13,16 @@ namespace carat::quantize {
 namespace {
 
 using convert::testing::TemporaryFolder;
+using convert::testing::Training;
 
 class Kept : public testing::Test {
  protected:
   // A small model of random weights in the types of a recipe, and a text.
-  void make(const char* size, const char* recipe) {
+  void make(const char* size, const char* recipe, Training rule = Training::kNone) {
     convert::testing::HfCheckpoint hf;
     hf.folder = folder_ / "hf";
     hf.config = model::config_of_size(size);
-    hf.rule = convert::testing::Training::kNone;
+    hf.rule = rule;
     convert::testing::write_hf(hf);
     convert::ConvertOptions c;
     c.source = hf.folder;
@@ -90,6 +91,22 @@ TEST_F(Kept, WithoutAnImportanceMatrixTheyAreReportedToo) {
     EXPECT_EQ(m.method, "kept") << m.name;
     EXPECT_EQ(m.error, 0) << m.name;
     EXPECT_TRUE(bytes_of(options_.source, m.name) == bytes_of(options_.target, m.name)) << m.name;
+  }
+}
+
+// A checkpoint of quantization-aware training: rounding finds the blocks that convert finds, also
+// of matrices that the importance matrix lacks (the per-layer table).
+TEST_F(Kept, RoundingLeavesBlocksOnTheLattice) {
+  for (const auto rule : {Training::kSigned8, Training::kAbsmax7}) {
+    make("tiny", "q4_0_all", rule);
+    options_.source = folder_ / "hf";
+    const QuantizeReport report = quantize(options_);
+    EXPECT_GT(report.matrices.size(), 20u);
+    for (const MatrixReport& m : report.matrices) {
+      EXPECT_EQ(m.dtype, DType::kQ4_0) << m.name;
+      EXPECT_TRUE(bytes_of(folder_ / "source.gguf", m.name) == bytes_of(options_.target, m.name))
+          << m.name << " " << m.method;
+    }
   }
 }
 

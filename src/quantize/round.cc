@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 
 #include "base/error.h"
+#include "convert/lattice.h"
+#include "quant/blocks.h"
 #include "quant/grid.h"
 #include "quant/scheme.h"
 
@@ -14,6 +17,18 @@ namespace {
 constexpr int64_t kWindow = int64_t{1} << 22;  // elements
 // Beside the mean of its matrix.
 constexpr float kLeast = 1e-5f;
+
+// Blocks of a row that a 4-bit lattice has trained, as they were.
+void keep_lattice(const float* values, int64_t n, DType source, std::byte* out) {
+  for (int64_t i = 0; i < n; i += quant::kBlock, out += sizeof(quant::BlockQ4_0)) {
+    const auto grid =
+        source == DType::kBF16 ? convert::Grid::kBF16 : convert::grid_of(values + i, quant::kBlock);
+    convert::Recovered found;
+    if (convert::recover_block(values + i, grid, &found)) {
+      std::memcpy(out, &found.block, sizeof(found.block));
+    }
+  }
+}
 
 }  // namespace
 
@@ -57,6 +72,7 @@ void encode_rows(
   const int64_t rows = *element_count(matrix.shape) / columns;
   const int64_t per_matrix = matrix.shape.size() > 2 ? matrix.shape[1] : rows;
   const int64_t row_size = row_bytes(matrix.dtype, columns);
+  const DType source = job.rows.dtype(matrix.ref);
   const int64_t window = std::max<int64_t>(1, kWindow / columns);
   std::vector<float> values(static_cast<size_t>(std::min(window, rows) * columns));
   std::vector<std::byte> out;
@@ -73,6 +89,9 @@ void encode_rows(
             weights.empty() ? ones.data() : weights.data() + (first + r) / per_matrix * columns;
         quant::encode_row(matrix.dtype, values.data() + r * columns, out.data() + r * row_size,
                           columns, w);
+        if (matrix.dtype == DType::kQ4_0) {
+          keep_lattice(values.data() + r * columns, columns, source, out.data() + r * row_size);
+        }
       }
     });
     sink(first, out);

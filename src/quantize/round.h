@@ -17,7 +17,8 @@ namespace carat::quantize {
 std::vector<float> column_weights(const io::Imatrix* imatrix, const MatrixPlan& matrix);
 
 // Encodes a matrix, whatever its type, and gives the rows to `sink`, from the first to the last.
-// `weights`: of column_weights, or empty. Throws Error naming the matrix.
+// `weights`: of column_weights, or empty. Blocks of Q4_0 whose weights lie on the lattice stay
+// there (convert/lattice.h), as convert has it. Throws Error naming the matrix.
 void encode_rows(const Job& job, const MatrixPlan& matrix, std::span<const float> weights,
                  const std::function<void(int64_t first, std::span<const std::byte> rows)>& sink);
 
