@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "convert/convert.h"
 #include "convert/testing/checkpoints.h"
 #include "kernels/cpu/dispatch.h"
 #include "quantize/measure_log.h"
@@ -28,8 +29,12 @@ class ChoicesTest : public testing::Test {
       if (change && ref.kind == kind && ref.layer == 1) change(values);
     };
     convert::testing::write_hf(c);
-    model_ = std::make_unique<model::Model>(model::load_model(c.folder));
-    checkpoint_ = io::open_checkpoint(c.folder);
+    open(c.folder, kind);
+  }
+
+  void open(const std::string& path, TensorKind kind) {
+    model_ = std::make_unique<model::Model>(model::load_model(path));
+    checkpoint_ = io::open_checkpoint(path);
     rows_ = std::make_unique<SourceRows>(checkpoint_, model_->config());
     const model::TensorRef ref{kind, 1};
     plan_ = {ref, model::gguf_name(ref), DType::kF32, model::shape_of(model_->config(), ref)};
@@ -94,6 +99,21 @@ TEST_F(ChoicesTest, TheSourcesOwnTypeHasNoError) {
   const MatrixChoices found = choices(kAll);
   EXPECT_EQ(types_of(found), (std::vector{DType::kQ4_0, DType::kBF16}));
   EXPECT_EQ(found.types[1].error, 0);
+
+  // Codes of a quantized one would not all come out the same again.
+  convert::ConvertOptions c;
+  c.source = folder_ / "hf";
+  c.target = folder_ / "q.gguf";
+  c.format = convert::Format::kGguf;
+  c.recipe.base = "q4_k";
+  c.accepted.add(convert::Loss::kRoundedWeights);
+  (void)convert::convert(c);
+  open(c.target, TensorKind::kDown);
+  constexpr DType kQuantized[] = {DType::kQ3_K, DType::kQ4_K, DType::kQ8_0};
+  const MatrixChoices kept = choices(kQuantized);
+  EXPECT_EQ(types_of(kept), (std::vector{DType::kQ3_K, DType::kQ4_K}));
+  EXPECT_EQ(kept.types[1].error, 0);
+  EXPECT_GT(kept.types[0].error, 0);
 }
 
 TEST_F(ChoicesTest, WhatWasTriedIsNotTriedAgain) {
