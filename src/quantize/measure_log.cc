@@ -19,6 +19,8 @@ namespace {
 
 constexpr std::string_view kHead = "carat measurements 2";
 constexpr int64_t kMostBytes = int64_t{1} << 30;
+// Of one position: no two models are so far apart, and a larger one would hide all others.
+constexpr double kMostKld = 1e6;
 constexpr const char* kAnother = "name another --state";
 
 // Takes what stands before the next blank, and the blank.
@@ -151,6 +153,9 @@ void MeasureLog::read_line(std::string_view line, int64_t number) {
     klds.counts = counts_[at];
     while (good && !line.empty()) good = take_number(line, klds.sums.emplace_back());
     good = good && klds.sums.size() == klds.counts.size();
+    for (size_t c = 0; good && c < klds.sums.size(); ++c) {
+      good = klds.sums[c] <= kMostKld * static_cast<double>(klds.counts[c]);
+    }
     if (good) known_[at][std::string(name)] = std::move(klds);
   }
   if (good) return;

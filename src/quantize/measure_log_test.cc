@@ -89,9 +89,9 @@ TEST_F(MeasureLogTest, MakesACutLineAnew) {
 TEST_F(MeasureLogTest, RefusesWhatIsNoMeasurement) {
   for (const std::string line :
        {"search b-a -1 2", "search b-a nan 2", "search b-a inf 2", "search b-a 1",
-        "search b-a 1 2 3", "search b-a 1e999 2", "search b-a 1 x", "check b-a 1 2",
-        "other b-a 1 2", "search", "", "types x", "types x Q9_9 1 1", "types x Q4_K -1 1",
-        "types x Q4_K 1"}) {
+        "search b-a 1 2 3", "search b-a 1e999 2", "search b-a 1 1e300", "search b-a 1 x",
+        "check b-a 1 2", "other b-a 1 2", "search", "", "types x", "types x Q9_9 1 1",
+        "types x Q4_K -1 1", "types x Q4_K 1"}) {
     const std::string file = head_ + "search aaa 1 2\n" + line + "\nsearch b-a 0.1 2\n";
     write(file);
     const std::string says = refused();
