@@ -10,6 +10,7 @@
 #include "app/command.h"
 #include "app/exit_code.h"
 #include "app/memory.h"
+#include "app/outputs.h"
 #include "app/progress.h"
 #include "app/table.h"
 #include "app/version.h"
@@ -191,6 +192,7 @@ class QuantizeCommand final : public Command {
     options_.method = quantize::method_from_name(method_);
     choose_types();
     choose_method();
+    check_files();
     options_.memory = memory_ * 1'000'000;
     options_.threads = resolve_threads(threads_);
     options_.isa = environment.isa;
@@ -220,6 +222,20 @@ class QuantizeCommand final : public Command {
   }
 
  private:
+  // Nothing that is read is written over, and no output is another; what may be replaced,
+  // quantize::quantize sees.
+  void check_files() const {
+    std::vector<Output> outputs;
+    if (!options_.recipe_only) {
+      outputs.push_back({.option = "DST", .path = options_.target, .force = true});
+    }
+    for (const auto& [option, path] :
+         {std::pair("--save-recipe", options_.save_recipe), std::pair("--state", search_.state)}) {
+      if (!path.empty()) outputs.push_back({.option = option, .path = path, .force = true});
+    }
+    check_outputs(outputs, {options_.source, options_.text, options_.imatrix, recipe_});
+  }
+
   void throw_if_stopped() const {
     if (options_.stop != nullptr && options_.stop->load()) throw Interrupted();
   }

@@ -31,7 +31,7 @@ fs::path destination(const std::string& path) {
 void check_output(const Output& output) {
   std::error_code ignored;
   if (!fs::is_directory(folder_of(output.path), ignored)) {
-    throw Error({"no such folder", folder_of(output.path).string(), output.option, {}, {}, {}});
+    throw Error({"its folder does not exist", output.path, output.option, {}, {}, "create it"});
   }
   if (output.force || !fs::exists(output.path, ignored)) return;
   if (output.is_ours && output.is_ours(output.path)) return;

@@ -37,7 +37,7 @@ class Outputs : public testing::Test {
 
 TEST_F(Outputs, MayBeNew) {
   EXPECT_EQ(wrong({{.option = "-o", .path = absent("new")}}, {file("a"), absent("b")}), "");
-  EXPECT_EQ(wrong({{.option = "-o", .path = absent("no/new")}}, {}), "no such folder");
+  EXPECT_EQ(wrong({{.option = "-o", .path = absent("no/new")}}, {}), "its folder does not exist");
 }
 
 TEST_F(Outputs, AreNeverInputs) {

@@ -40,6 +40,19 @@ class Outputs(CaratTest):
         self.keeps(matrix, "convert", NANO_DIR / "teacher", matrix, "--to", "gguf", "--recipe",
                    "q4_0", "--imatrix", matrix, "--force")
 
+    def test_a_search_keeps_its_model_and_text(self):
+        folder = self.folder / "teacher"
+        shutil.copytree(NANO_DIR / "teacher", folder)
+        search = ["quantize", folder, self.folder / "q.gguf", "--text", self.text, "--size", "3MB",
+                  "--force"]
+        weights = folder / "model.safetensors"
+        for option in ("--save-recipe", "--state"):
+            self.keeps(self.text, *search, option, self.text)
+            self.keeps(weights, *search, option, weights, says="the output is a file of an input")
+        self.fails(*search, "--save-recipe", self.folder / "q.gguf", says="two outputs are one file")
+        self.keeps(self.text, "quantize", folder, self.text, "--type", "q4_0", "--text", self.text,
+                   "--force")
+
     def test_only_pages_are_replaced_by_pages(self):
         audit = ["audit", self.model, self.model, *self.small, "--html"]
         notes = self.folder / "notes.html"
@@ -54,7 +67,7 @@ class Outputs(CaratTest):
     def test_unwritable_places_are_known_at_once(self):
         absent = self.folder / "absent" / "page.html"
         text = self.fails("audit", self.model, self.model, *self.small, "--html", absent,
-                          says="no such folder")
+                          says="its folder does not exist")
         self.assertIn("--html", text)
 
 

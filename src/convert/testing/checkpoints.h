@@ -1,6 +1,8 @@
 // Small checkpoints on disk, for tests: trained by either 4-bit rule, in either container.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -21,11 +23,13 @@
 
 namespace carat::convert::testing {
 
-// A folder of its own under the test's temporary directory, empty at first.
+// A folder of its own under the test's temporary directory, empty at first; another one in every
+// process, as several may run the same test.
 class TemporaryFolder {
  public:
   explicit TemporaryFolder(const std::string& name)
-      : path_(std::filesystem::path(::testing::TempDir()) / ("carat_convert_" + name)) {
+      : path_(std::filesystem::path(::testing::TempDir()) /
+              ("carat_convert_" + name + "_" + std::to_string(::getpid()))) {
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
