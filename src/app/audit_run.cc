@@ -126,8 +126,9 @@ class AuditRun {
     inputs.insert(inputs.end(), request_.calibration.begin(), request_.calibration.end());
     const std::string hint = "remove it, or give another name";
     std::vector<Output> outputs;
-    if (request_.state)
+    if (request_.state) {
       outputs.push_back({.option = "--state", .path = *request_.state, .force = true});
+    }
     if (request_.save_reference) {
       outputs.push_back({.option = "--save-reference",
                          .path = *request_.save_reference,

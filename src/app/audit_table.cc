@@ -82,7 +82,7 @@ std::string flips_text(const std::vector<audit::Bin>& bins, double from) {
   return "-";
 }
 
-void print_differences(const audit::AuditReport& report, const Comparisons& list) {
+void print_flips(const audit::AuditReport& report, const Comparisons& list) {
   const std::span<const double> edges = audit::bin_edges(audit::Axis::kMargin);
   std::vector<std::string> headings = {"candidate", "max KLD", "mean dp %", "RMS dp %", "top-5 %"};
   for (size_t i = 0; i < edges.size(); ++i) {
@@ -192,7 +192,7 @@ void print_audit(const audit::AuditReport& report, int64_t tensors) {
     fmt::print("\n");
     print_figures(report, list);
     print_paired(report, r);
-    print_differences(report, list);
+    print_flips(report, list);
     print_domains(report, list);
     print_greedy(report, list);
     print_tensors(report, list, tensors);

@@ -5,6 +5,7 @@
 #include <cctype>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <string_view>
 #include <system_error>
 
@@ -28,6 +29,21 @@ fs::path destination(const std::string& path) {
   return code ? fs::path(path).lexically_normal() : whole;
 }
 
+// NAME of a part NAME-00001-of-00003.gguf with the number of parts; else empty.
+std::string split_name(const std::string& path) {
+  static const std::regex part(R"((.*)-\d{5}(-of-\d{5}\.gguf))");
+  const std::string whole = destination(path).string();
+  std::smatch found;
+  if (!std::regex_match(whole, found, part)) return {};
+  return found[1].str() + found[2].str();
+}
+
+// Another part of a model that is split into several files.
+bool is_part_of(const std::string& input, const std::string& output) {
+  const std::string name = split_name(output);
+  return !name.empty() && name == split_name(input);
+}
+
 void check_output(const Output& output) {
   std::error_code ignored;
   if (!fs::is_directory(folder_of(output.path), ignored)) {
@@ -45,8 +61,9 @@ void refuse_inputs(const Output& output, const std::vector<std::string>& inputs)
     std::error_code ignored;
     const bool inside = fs::is_directory(input, ignored) && fs::exists(output.path, ignored) &&
                         same_file(input, folder_of(output.path).string());
-    if (!inside && !same_file(input, output.path)) continue;
-    throw Error({inside ? "the output is a file of an input" : "the output is an input",
+    const bool part = is_part_of(input, output.path);
+    if (!inside && !part && !same_file(input, output.path)) continue;
+    throw Error({inside || part ? "the output is a file of an input" : "the output is an input",
                  output.path,
                  output.option,
                  "another file",

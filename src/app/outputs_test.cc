@@ -58,6 +58,16 @@ TEST_F(Outputs, AreNeverFilesOfAnInputDirectory) {
   EXPECT_EQ(wrong({{.option = "-o", .path = model + "/page.html"}}, {model}), "");
 }
 
+TEST_F(Outputs, AreNeverPartsOfASplitInput) {
+  const std::string first = file("m-00001-of-00002.gguf");
+  for (const char* name : {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}) {
+    EXPECT_NE(wrong({{.option = "-o", .path = file(name), .force = true}}, {first}), "") << name;
+  }
+  for (const char* name : {"m-00002-of-00003.gguf", "n-00002-of-00002.gguf", "m.gguf"}) {
+    EXPECT_EQ(wrong({{.option = "-o", .path = file(name), .force = true}}, {first}), "") << name;
+  }
+}
+
 TEST_F(Outputs, DifferFromEachOther) {
   EXPECT_EQ(wrong({{.option = "DST", .path = absent("a"), .force = true},
                    {.option = "--save-recipe", .path = folder_.file("./a"), .force = true}},
